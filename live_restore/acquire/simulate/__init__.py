@@ -1,0 +1,1 @@
+"""The simulated microscope: rendered specimens and a camera with exact noise."""

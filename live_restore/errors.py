@@ -1,0 +1,38 @@
+"""The errors that somebody may want to catch, drawn as a tree.
+
+::
+
+    LiveRestoreError
+    ├── ModelError        a weight file or model package is not what it should be
+    ├── EngineError       an engine failed
+    │   ├── EngineUnavailable   it is not installed, or this machine cannot run it
+    │   └── EngineMismatch      the batch does not fit what the engine was opened for
+    └── ImageError        an image file cannot be read, or does not fit the model
+
+A wrong argument is a plain ``ValueError`` or ``TypeError``. Every message names the value, the limit and the
+cure; the command line prints it as one sentence, without a traceback.
+"""
+
+
+class LiveRestoreError(Exception):
+    """Anything that live_restore refuses or fails to do, said in words for its user."""
+
+
+class ModelError(LiveRestoreError):
+    """A weight file or a model package is not what it should be."""
+
+
+class EngineError(LiveRestoreError):
+    """An engine failed."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine is not installed, or this machine cannot run it; the message has the cure."""
+
+
+class EngineMismatch(EngineError):
+    """The batch does not fit what the engine was opened for."""
+
+
+class ImageError(LiveRestoreError):
+    """An image file cannot be read, or does not fit the model it is given to."""

@@ -1,0 +1,174 @@
+"""Intensities: which camera counts the network sees as 0 and 1, measured, applied, undone.
+
+Receives pixels; hands on an `IntensityRange` that travels with the image, so that two volumes in flight never share one.
+Shared by live, offline and training. It does not know what a network is.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+Pixels = NDArray[np.integer | np.floating]
+
+# Below this fraction of the values themselves, high - low is rounding and no contrast.
+_COLLAPSED = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IntensityRange:
+    """The counts that become 0 and 1, and the exact way back.
+
+    Attributes
+    ----------
+    low, high : ndarray, (C,), float64
+        Camera counts; ``high > low`` in every channel.
+    guarded : bool
+        True if the image was flat or nearly empty and the measured range had collapsed, so that a wider one was
+        taken (see `guard`). Worth a warning: such an image tells the network nothing.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    guarded: bool = False
+
+    def scale(self, pixels: Pixels) -> FloatArray:
+        """Camera counts to network units, ``(x - low) / (high - low)``.
+
+        Parameters
+        ----------
+        pixels : ndarray, (C, ...)
+            Any real dtype.
+
+        Returns
+        -------
+        ndarray, (C, ...), float32
+        """
+        low, span = self._columns(pixels.ndim)
+        scaled = np.subtract(pixels, low, dtype=np.float32)
+        scaled /= span
+        return scaled
+
+    def unscale(self, pixels: FloatArray) -> FloatArray:
+        """Network units to camera counts, the inverse of `scale`; (C, ...) float32 to (C, ...) float32."""
+        low, span = self._columns(pixels.ndim)
+        return pixels * span + low
+
+    def unscale_width(self, widths: FloatArray) -> FloatArray:
+        """Widths (a Laplace scale, an error bar) in network units to camera counts: only the span applies."""
+        return widths * self._columns(widths.ndim)[1]
+
+    def _columns(self, ndim: int) -> tuple[FloatArray, FloatArray]:
+        shape = (-1,) + (1,) * (ndim - 1)
+        low = self.low.astype(np.float32).reshape(shape)
+        return low, (self.high - self.low).astype(np.float32).reshape(shape)
+
+
+def measure_percentiles(
+    pixels: Pixels, low_percentile: float = 2.0, high_percentile: float = 99.8, per_channel: bool = True
+) -> IntensityRange:
+    """Measure the range of an image between two percentiles, guarded against flat images.
+
+    The same numbers as ``numpy.percentile`` with linear interpolation (what CSBDeep and 3D-RCAN use); 8- and 16-bit
+    images go through a histogram, several times faster.
+
+    Parameters
+    ----------
+    pixels : ndarray, (C, ...)
+        Any real dtype, without NaN.
+    low_percentile, high_percentile : float
+        In percent; CSBDeep predicts with 2 and 99.8, 3D-RCAN with 2 and 99.9.
+    per_channel : bool
+        False: one range for all channels together.
+
+    Returns
+    -------
+    IntensityRange
+        With one entry per channel (equal entries if not `per_channel`).
+    """
+    groups = list(pixels) if per_channel else [pixels]
+    wanted = (low_percentile, high_percentile)
+    return _per_group(groups, [_percentiles(group, wanted) for group in groups], len(pixels))
+
+
+def measure_mean_std(pixels: Pixels, per_channel: bool = True) -> IntensityRange:
+    """Measure the range that gives zero mean and unit variance: low is the mean, high the mean plus one sd.
+
+    Parameters
+    ----------
+    pixels : ndarray, (C, ...)
+    per_channel : bool
+        False: one range for all channels together.
+    """
+    groups = list(pixels) if per_channel else [pixels]
+    means = [float(group.mean(dtype=np.float64)) for group in groups]
+    stds = [float(group.std(dtype=np.float64)) for group in groups]
+    return _per_group(groups, [(m, m + s) for m, s in zip(means, stds, strict=True)], len(pixels))
+
+
+def _per_group(groups: list[Pixels], measured: list[tuple[float, float]], channels: int) -> IntensityRange:
+    guards = [guard(low, high, group) for (low, high), group in zip(measured, groups, strict=True)]
+    low = np.broadcast_to([g[0] for g in guards], channels).astype(np.float64)
+    high = np.broadcast_to([g[1] for g in guards], channels).astype(np.float64)
+    return IntensityRange(low, high, guarded=any(g[2] for g in guards))
+
+
+def guard(low: float, high: float, pixels: Pixels) -> tuple[float, float, bool]:
+    """Widen a collapsed range, so that no division explodes.
+
+    With fewer than 0.2 % of its pixels lit, an image has p2 == p99.8, and CSBDeep's formula gives 1e20. Then the
+    brightest pixel becomes 1; if there is none either (a constant image), the range is one count wide.
+
+    Returns
+    -------
+    low, high : float
+    guarded : bool
+        Whether anything was changed.
+    """
+    tiny = _COLLAPSED * max(abs(low), abs(high))
+    if high - low > tiny:
+        return low, high, False
+    brightest = float(pixels.max())
+    if brightest - low > tiny:
+        return low, brightest, True
+    return low, low + 1.0, True
+
+
+def follow(previous: IntensityRange, measured: IntensityRange, weight: float) -> IntensityRange:
+    """Move a rolling range: take `previous` towards `measured` by `weight` (0: stay, 1: jump).
+
+    A guarded measurement (dark or flat image) moves nothing: one closed shutter must not re-scale the movie.
+    """
+    if measured.guarded:
+        return IntensityRange(previous.low, previous.high, guarded=True)
+    low = previous.low + weight * (measured.low - previous.low)
+    high = previous.high + weight * (measured.high - previous.high)
+    return IntensityRange(low, high)
+
+
+def _percentiles(pixels: Pixels, wanted: tuple[float, float]) -> tuple[float, float]:
+    if pixels.dtype in (np.uint8, np.uint16):
+        low, high = _histogram_percentiles(pixels, wanted)
+    else:
+        low, high = np.percentile(pixels, wanted)
+    return float(low), float(high)
+
+
+def _histogram_percentiles(pixels: Pixels, wanted: tuple[float, float]) -> tuple[float, float]:
+    """Order statistics from a histogram; exactly ``numpy.percentile(..., method="linear")``."""
+    bins = 1 << 8 * pixels.dtype.itemsize
+    counts = np.zeros(bins, np.int64)
+    # bincount works in int64: plane by plane, so that a stack is never held eight bytes a pixel
+    for plane in pixels.reshape(-1, pixels.shape[-1] * (pixels.shape[-2] if pixels.ndim > 1 else 1)):
+        counts += np.bincount(plane, minlength=bins)
+    upto = np.cumsum(counts)
+    low, high = (_order_statistic(upto, pixels.size, percent) for percent in wanted)
+    return low, high
+
+
+def _order_statistic(upto: NDArray[np.int64], size: int, percent: float) -> float:
+    place = (size - 1) * percent / 100
+    below = int(place)
+    first, second = np.searchsorted(upto, [below + 1, min(below + 2, size)])
+    return float(first + (second - first) * (place - below))

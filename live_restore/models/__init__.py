@@ -1,0 +1,1 @@
+"""Model packages: what a network is, where its weights came from, how it is imported."""
