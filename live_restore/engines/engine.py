@@ -5,13 +5,17 @@ It does not know what a frame, a percentile, a tile or a model package is.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from live_restore.errors import EngineUnavailable
+
 FloatArray = NDArray[np.float32]
 Precision = Literal["f32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +79,164 @@ class Engine(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a kind of engine can do on this machine.
+
+    Attributes
+    ----------
+    version, device : str
+        As in `EngineSpec`.
+    precisions : tuple of {"f32", "bf16"}
+        What it computes with natively.
+    why_not : str
+        Why a precision is missing, one sentence; empty if none is.
+    """
+
+    version: str
+    device: str
+    precisions: tuple[Precision, ...]
+    why_not: str = ""
+
+
+class EngineClass(Protocol):
+    """What a row of `ENGINES` points at: it can be asked what it offers, and called to open."""
+
+    def __call__(self, onnx: bytes, precision: Precision, threads: int | None) -> Engine:
+        """Open the graph; see `open_engine`."""
+
+    def offer(self) -> Offer:
+        """Ask what it can do here, without opening anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """One row of `ENGINES`; its module is imported when it is chosen.
+
+    Attributes
+    ----------
+    name : str
+        What the user types.
+    module, class_name : str
+        Where the implementation is, an `EngineClass`.
+    install : str
+        What pip is told where the runtime is missing.
+    about : str
+        One line for ``live-restore engines``.
+    """
+
+    name: str
+    module: str
+    class_name: str
+    install: str
+    about: str
+
+
+ENGINES = (
+    EngineKind(
+        "openvino",
+        "live_restore.engines.openvino_engine",
+        "OpenVinoEngine",
+        install="openvino",
+        about="the embedded default: any x86-64 or Arm CPU, f32 and bf16",
+    ),
+    EngineKind(
+        "torch",
+        "live_restore.engines.torch_engine",
+        "TorchEngine",
+        install="live_restore[train]",
+        about="PyTorch, on a CUDA device if there is one, otherwise on the CPU",
+    ),
+    EngineKind(
+        "identity",
+        "live_restore.engines.identity_engine",
+        "IdentityEngine",
+        install="live_restore",
+        about="gives every batch back as it came: for trying out everything around the network",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """One line of ``live-restore engines``.
+
+    Attributes
+    ----------
+    kind : EngineKind
+    offer : Offer or None
+        None where the runtime is not installed or does not start.
+    why_not : str
+        What is missing and how to get it; empty if nothing is.
+    """
+
+    kind: EngineKind
+    offer: Offer | None
+    why_not: str
+
+
+def engine_status() -> list[EngineStatus]:
+    """Ask every kind in `ENGINES` what it can do on this machine."""
+    return [_status(kind) for kind in ENGINES]
+
+
+def open_engine(kind: str, onnx: bytes, precision: str = "f32", threads: int | None = None) -> Engine:
+    """Open one engine by name, exactly as asked or not at all.
+
+    Parameters
+    ----------
+    kind : str
+        A name in `ENGINES`.
+    onnx : bytes
+        The graph; float32 in and out.
+    precision : {"f32", "bf16"}
+        Arithmetic within the network.
+    threads : int, optional
+        CPU threads; default: as many as the runtime thinks right.
+
+    Raises
+    ------
+    EngineUnavailable
+        If there is no such kind, its runtime is missing, or this machine lacks the precision.
+    EngineError
+        If the runtime refuses the graph.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads {threads} is not possible; use 1 or more, or None for the runtime's own choice")
+    engine_class = _load(_row(kind))
+    return engine_class(onnx, _offered(kind, engine_class.offer(), precision), threads)
+
+
+def _row(name: str) -> EngineKind:
+    for kind in ENGINES:
+        if kind.name == name:
+            return kind
+    raise EngineUnavailable(f"there is no engine {name!r}; the engines are {', '.join(kind.name for kind in ENGINES)}")
+
+
+def _load(kind: EngineKind) -> EngineClass:
+    try:
+        engine_class: EngineClass = getattr(import_module(kind.module), kind.class_name)
+    except ImportError as missing:
+        raise EngineUnavailable(f"engine {kind.name!r} needs: pip install {kind.install} ({missing})") from missing
+    return engine_class
+
+
+def _offered(kind: str, offer: Offer, wanted: str) -> Precision:
+    for precision in offer.precisions:
+        if precision == wanted:
+            return precision
+    raise EngineUnavailable(
+        f"engine {kind!r} does not compute in {wanted!r} on this machine; use {' or '.join(offer.precisions)}"
+        + (f" ({offer.why_not})" if wanted in PRECISIONS and offer.why_not else "")
+    )
+
+
+def _status(kind: EngineKind) -> EngineStatus:
+    try:
+        offer = _load(kind).offer()
+    except EngineUnavailable as refused:
+        return EngineStatus(kind, None, str(refused))
+    return EngineStatus(kind, offer, offer.why_not)

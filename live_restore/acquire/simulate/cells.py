@@ -1,0 +1,263 @@
+"""What the simulated microscope looks at, as numbers: cells with nuclei, mitochondria, filaments and vesicles.
+
+Receives a seed and the size of a field; hands on a `Specimen`, all of it in µm, so that it can be moved, grown and
+rendered at any magnification. It does not know pixels, optics or light.
+
+Positions are (z, y, x) with z = 0 at the coverslip. Sizes are those of cultured human cells: 20 to 30 µm across,
+nuclei of 10 to 16 µm, mitochondria half a micrometre thick, microtubules far below any resolution.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+DoubleArray = NDArray[np.float64]
+
+_STEP_UM = 0.2  # between the points of a path
+_CHROMATIN_WAVES = 28
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spots:
+    """Small balls of dye.
+
+    Attributes
+    ----------
+    centres_um : ndarray, (N, 3), float64
+    radii_um : ndarray, (N,), float64
+    amounts : ndarray, (N,), float64
+        Dye in each ball, arbitrary units.
+    """
+
+    centres_um: DoubleArray
+    radii_um: DoubleArray
+    amounts: DoubleArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Paths:
+    """Tubes along curves.
+
+    Attributes
+    ----------
+    points_um : ndarray, (N, S, 3), float64
+        S points of each of N curves.
+    radii_um : ndarray, (N,), float64
+    brightness : ndarray, (N, S), float64
+        Dye per µm at every point.
+    """
+
+    points_um: DoubleArray
+    radii_um: DoubleArray
+    brightness: DoubleArray
+
+    def as_spots(self, spacing_um: float) -> Spots:
+        """Fill the curves with balls no further apart than `spacing_um`."""
+        pieces = int(np.ceil(_STEP_UM / spacing_um))
+        starts, ends = self.points_um[:, :-1], self.points_um[:, 1:]  # (N, S-1, 3)
+        along = (np.arange(pieces) + 0.5)[:, None, None, None] / pieces
+        centres = starts + along * (ends - starts)  # (pieces, N, S-1, 3)
+        amounts = self.brightness[:, :-1] * np.linalg.norm(ends - starts, axis=-1) / pieces  # (N, S-1)
+        radii = np.broadcast_to(self.radii_um[:, None], amounts.shape)
+        whole = centres.shape[:-1]
+        return Spots(
+            centres.reshape(-1, 3), np.broadcast_to(radii, whole).reshape(-1), np.broadcast_to(amounts, whole).reshape(-1)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nucleus:
+    """An ellipsoid full of chromatin.
+
+    Attributes
+    ----------
+    centre_um, radii_um : ndarray, (3,), float64
+    angle_rad : float
+        Rotation about z.
+    brightness : float
+        Dye per µm³.
+    waves_per_um : ndarray, (W, 3), float64
+        Wave vectors, radians per µm in the nucleus' own axes, whose sum is the chromatin's texture; being tied to the
+        nucleus it moves and turns with it.
+    phases_rad : ndarray, (W,), float64
+    nucleoli : ndarray, (M, 4), float64
+        Centre in the unit ball and radius in µm of each dark nucleolus.
+    """
+
+    centre_um: DoubleArray
+    radii_um: DoubleArray
+    angle_rad: float
+    brightness: float
+    waves_per_um: DoubleArray
+    phases_rad: DoubleArray
+    nucleoli: DoubleArray
+
+    def within(self, positions_um: DoubleArray) -> DoubleArray:
+        """Positions in the nucleus' own axes, in units of its radii: inside where their length is below 1; (..., 3)."""
+        z, y, x = np.moveaxis(positions_um - self.centre_um, -1, 0)
+        c, s = np.cos(self.angle_rad), np.sin(self.angle_rad)
+        return np.stack([z, c * y + s * x, c * x - s * y], axis=-1) / self.radii_um
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outline:
+    """The edge of a cell seen from above, a circle with a few waves around it.
+
+    Attributes
+    ----------
+    centre_um : ndarray, (2,), float64
+        (y, x).
+    radius_um : float
+    waves : ndarray, (K,), float64
+        Relative amplitudes of 2, 3, ... waves around the edge.
+    phases_rad : ndarray, (K,), float64
+    """
+
+    centre_um: DoubleArray
+    radius_um: float
+    waves: DoubleArray
+    phases_rad: DoubleArray
+
+    def depth_um(self, positions_um: DoubleArray) -> DoubleArray:
+        """How far inside the edge the positions lie, negative outside; (..., 2) to (...)."""
+        y, x = np.moveaxis(positions_um - self.centre_um, -1, 0)
+        angle = np.arctan2(y, x)
+        edge = np.ones_like(angle)
+        for number, (wave, phase) in enumerate(zip(self.waves, self.phases_rad, strict=True), 2):
+            edge += wave * np.cos(number * angle - phase)
+        return np.asarray(self.radius_um * edge - np.hypot(y, x))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """One cell and what is in it."""
+
+    outline: Outline
+    nucleus: Nucleus
+    mitochondria: Paths
+    filaments: Paths
+    vesicles: Spots
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """All cells in and around a field whose corner is (0, 0)."""
+
+    cells: tuple[Cell, ...]
+
+
+def grow_specimen(seed: int, field_um: tuple[float, float], coverage: float = 0.8) -> Specimen:
+    """Grow cells in a field and half a cell around it; the same arguments give the same specimen.
+
+    Parameters
+    ----------
+    seed : int
+    field_um : tuple of float, (Y, X)
+    coverage : float
+        Roughly the part of the field that cells cover, in (0, 1].
+    """
+    if not 0 < coverage <= 1:
+        raise ValueError(f"coverage {coverage} must be above 0 and at most 1")
+    rng = np.random.default_rng(seed)
+    outlines = _scatter_outlines(rng, np.asarray(field_um, np.float64), coverage)
+    return Specimen(tuple(_grow_cell(rng, outline) for outline in outlines))
+
+
+def _scatter_outlines(rng: np.random.Generator, field_um: DoubleArray, coverage: float) -> list[Outline]:
+    """Throw cells at random and keep those that overlap no earlier one by much; the first one lands well inside."""
+    margin = 12.0
+    wanted = coverage * float(np.prod(field_um + 2 * margin)) / (np.pi * 13.0**2)
+    outlines: list[Outline] = [_outline(rng, field_um * rng.uniform(0.35, 0.65, 2))]
+    for _ in range(int(30 * wanted)):
+        candidate = _outline(rng, rng.uniform(-margin, field_um + margin))
+        apart = [np.hypot(*(candidate.centre_um - o.centre_um)) / (candidate.radius_um + o.radius_um) for o in outlines]
+        if min(apart) > 0.85:
+            outlines.append(candidate)
+        if len(outlines) >= wanted:
+            break
+    return outlines
+
+
+def _outline(rng: np.random.Generator, centre_um: DoubleArray) -> Outline:
+    waves = rng.normal(scale=(0.16, 0.09, 0.06, 0.04))
+    return Outline(centre_um, float(rng.uniform(10.5, 15.5)), waves, rng.uniform(0, 2 * np.pi, 4))
+
+
+def _grow_cell(rng: np.random.Generator, outline: Outline) -> Cell:
+    nucleus = _nucleus(rng, outline)
+    mitochondria = _mitochondria(rng, outline, nucleus)
+    return Cell(outline, nucleus, mitochondria, _filaments(rng, outline, nucleus), _vesicles(rng, outline, nucleus))
+
+
+def _nucleus(rng: np.random.Generator, outline: Outline) -> Nucleus:
+    across = 0.47 * outline.radius_um * rng.uniform(0.9, 1.1)
+    elongation = rng.uniform(1.0, 1.35)
+    radii = np.array([rng.uniform(2.3, 3.2), across / np.sqrt(elongation), across * np.sqrt(elongation)])
+    centre = np.array([radii[0] + 0.5, *(outline.centre_um + 0.12 * outline.radius_um * rng.normal(size=2))])
+    directions = rng.normal(size=(_CHROMATIN_WAVES, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    lengths = 2 * np.pi / np.exp(rng.uniform(np.log(0.5), np.log(3.5), _CHROMATIN_WAVES))  # waves of 0.5 to 3.5 µm
+    number = rng.integers(1, 5)
+    nucleoli = np.column_stack([rng.uniform(-0.5, 0.5, (number, 3)) * (0.5, 1, 1), rng.uniform(0.6, 1.4, number)])
+    phases = rng.uniform(0, 2 * np.pi, _CHROMATIN_WAVES)
+    brightness = float(np.exp(0.3 * rng.normal()))
+    return Nucleus(centre, radii, rng.uniform(0, np.pi), brightness, directions * lengths[:, None], phases, nucleoli)
+
+
+def _filaments(rng: np.random.Generator, outline: Outline, nucleus: Nucleus) -> Paths:
+    """Microtubules: stiff, from beside the nucleus towards the edge, along which they bend."""
+    number = int(rng.integers(45, 75))
+    away = rng.uniform(0, 2 * np.pi)
+    origin = nucleus.centre_um[1:] + 0.8 * nucleus.radii_um[1] * np.array([np.sin(away), np.cos(away)])
+    starts = origin + 0.7 * rng.normal(size=(number, 2))
+    flat = _wander(rng, starts, rng.uniform(8, 34, number), 22.0, lambda at: outline.depth_um(at) > 0.6)
+    brightness = np.exp(0.2 * rng.normal(size=(number, 1))) * np.ones(flat.shape[1])
+    return Paths(_at_height(rng, flat, nucleus), np.full(number, 0.03), brightness)
+
+
+def _mitochondria(rng: np.random.Generator, outline: Outline, nucleus: Nucleus) -> Paths:
+    """Wavy tubes around the nucleus, some of them branches of others."""
+
+    def allowed(at: DoubleArray) -> NDArray[np.bool_]:
+        return (outline.depth_um(at) > 1.2) & (_flat_distance(nucleus, at) > 1.08)
+
+    number = int(rng.integers(50, 90))
+    starts = _around_nucleus(rng, number, outline, nucleus)
+    trunks = _wander(rng, starts, rng.exponential(3.0, number) + 0.8, 2.5, allowed)
+    forks = trunks[rng.integers(0, number, number // 3), rng.integers(0, 8, number // 3)]
+    branches = _wander(rng, forks, rng.exponential(2.0, number // 3) + 0.6, 2.5, allowed, steps=trunks.shape[1])
+    flat = np.concatenate([trunks, branches])
+    brightness = np.exp(0.3 * rng.normal(size=(len(flat), 1)) + 0.2 * rng.normal(size=flat.shape[:2]))
+    return Paths(_at_height(rng, flat, nucleus), rng.uniform(0.16, 0.28, len(flat)), brightness)
+
+
+def _vesicles(rng: np.random.Generator, outline: Outline, nucleus: Nucleus) -> Spots:
+    number = int(rng.integers(60, 160))
+    flat = _around_nucleus(rng, number, outline, nucleus)[:, None]  # (N, 1, 2)
+    centres = _at_height(rng, flat, nucleus)[:, 0]  # (N, 3)
+    radii = np.clip(0.12 * np.exp(0.5 * rng.normal(size=number)), 0.04, 0.45)
+    return Spots(centres, radii, np.exp(0.6 * rng.normal(size=number)) * (radii / 0.12) ** 2)
+
+
+def _around_nucleus(rng: np.random.Generator, number: int, outline: Outline, nucleus: Nucleus) -> DoubleArray:
+    """Positions in the cytoplasm, denser near the nucleus; (N, 2)."""
+    thrown = outline.centre_um + rng.normal(scale=0.55 * outline.radius_um, size=(40 * number, 2))
+    inside = (outline.depth_um(thrown) > 1.5) & (_flat_distance(nucleus, thrown) > 1.15)
+    found: DoubleArray = thrown[inside][:number]
+    return found
+
+
+def _flat_distance(nucleus: Nucleus, at: DoubleArray) -> DoubleArray:
+    """Distance from the nucleus' axis in units of its radii, ignoring height; (..., 2) to (...)."""
+    mid_height = np.full((*at.shape[:-1], 1), nucleus.centre_um[0])
+    return np.asarray(np.linalg.norm(nucleus.within(np.concatenate([mid_height, at], axis=-1)), axis=-1))
+
+
+def _at_height(rng: np.random.Generator, flat: DoubleArray, nucleus: Nucleus) -> DoubleArray:
+    """Give flat curves a height: low at the cell's edge, higher beside the nucleus; (N, S, 2) to (N, S, 3)."""
+    distance = _flat_distance(nucleus, flat)
+    ceiling = 0.6 + 2.2 * np.exp(-((distance / 1.6) ** 2))
+    own = rng.uniform(0.15, 1.0, (len(flat), 1))
+    height = 0.3 + ceiling * own
+    return np.concatenate([height[..., None], flat], axis=-1)

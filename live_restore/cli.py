@@ -1,0 +1,338 @@
+"""The command line: words in, words out. Every command imports what it needs when it is called.
+
+Receives what the user typed; hands it to the parts, shows how far they are, and turns every error into a sentence.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from live_restore import __version__
+from live_restore.errors import LiveRestoreError
+from live_restore.terminal import Bars, print_facts, print_outcomes
+
+if TYPE_CHECKING:
+    from live_restore.channels import Assignment
+    from live_restore.offline import Outcome
+    from live_restore.restorer import Restorer
+
+app = typer.Typer(
+    name="live-restore",
+    help="Restore low-light microscopy with CARE and RCAN networks. Raw is the record; restored is a prediction.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+# Rows of a before/after figure: more do not fit on a page.
+_GALLERY_ROWS = 6
+_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; print an error as a sentence and exit with 1, or 130 after Ctrl-C."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app(args=arguments)
+    except LiveRestoreError as error:
+        _fail(str(error))
+    except (OSError, ValueError, MemoryError) as error:
+        _fail(str(error) or type(error).__name__)
+    except KeyboardInterrupt:
+        err.print("[yellow]stopped; the same command goes on from here[/]")
+        sys.exit(130)
+
+
+def _fail(sentence: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(sentence)}")
+    sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"live_restore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A CSBDeep model folder or SavedModel zip, a 3D-RCAN .hdf5, a CAREamics .ckpt, or a bioimage.io package."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The package to write: a folder, or a .zip.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model. [dim]default: the source's[/]")] = None,
+    procedure: Annotated[
+        Literal["direct", "upsampling", "isotropic"],
+        typer.Option(help="How CSBDeep used this network: CARE, UpsamplingCARE or IsotropicCARE (its files do not say)."),
+    ] = "direct",
+    z_factor: Annotated[
+        float | None, typer.Option(help="How many times finer Z becomes, for upsampling and isotropic.")
+    ] = None,
+    low_percentile: Annotated[float | None, typer.Option(help="Percentile that becomes 0. [dim]default: 2[/]")] = None,
+    high_percentile: Annotated[
+        float | None, typer.Option(help="Percentile that becomes 1. [dim]default: 99.8 (CARE), 99.9 (RCAN)[/]")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Which weight file of the folder. [dim]default: the newest 'best'[/]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing package.")] = False,
+) -> None:
+    """Turn anybody's trained CARE or RCAN weights into a model package.
+
+    Nothing in a weight file is executed or unpickled. The package is a bioimage.io 0.5 model with ONNX weights.
+
+    Example: [bold]live-restore import models/my_care -o my_care.bioimageio[/]
+    """
+    from live_restore.models.importing import import_model
+    from live_restore.models.registry import fact_sheet
+
+    with err.status(f"reading {escape(source.name)}"):
+        package = import_model(
+            source,
+            output,
+            name=name,
+            procedure=procedure,
+            z_factor=z_factor,
+            low_percentile=low_percentile,
+            high_percentile=high_percentile,
+            overwrite=overwrite,
+            weights=weights,
+        )
+    print_facts(out, package.name, fact_sheet(package))
+    out.print(f"\nwritten: [bold]{escape(str(package.path))}[/]")
+    out.print(f"try it:  live-restore restore IMAGE.tif -o RESTORED.ome.tif --model {escape(str(package.path))}")
+
+
+@app.command()
+def models(
+    where: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Packages, or folders with packages in them. [dim]default: this folder and the bundled models[/]"),
+    ] = None,
+) -> None:
+    """List model packages; show everything about one.
+
+    With a single package: architecture, size, receptive field, divisibility, normalisation, provenance, assumptions.
+    """
+    from live_restore.models.package import open_package
+    from live_restore.models.registry import bundled_folder, fact_sheet, find_packages, is_package
+
+    if where and len(where) == 1 and is_package(where[0]):
+        package = open_package(where[0])
+        print_facts(out, package.name, fact_sheet(package))
+        return
+    found = find_packages(where or [Path.cwd(), bundled_folder()])
+    if not found:
+        out.print("no model packages here; make one with: live-restore import SOURCE -o PACKAGE")
+        return
+    table = Table("package", "network", "parameters", "MB", "receptive field", "sizes", "normalisation", "from")
+    for entry in found:
+        table.add_row(*(escape(cell) for cell in entry.row))
+    out.print(table)
+
+
+@app.command()
+def engines(
+    model: Annotated[
+        str | None, typer.Option("--model", help="A package: also show what 'auto' picks for it here, and why.")
+    ] = None,
+) -> None:
+    """Show which engines this machine has, and what 'auto' picks for a model, and why."""
+    from live_restore.engines.engine import engine_status
+    from live_restore.models.package import open_package
+    from live_restore.models.registry import bundled_folder, find_packages
+    from live_restore.restorer import Restorer
+
+    table = Table("engine", "here", "version", "device", "precisions", "")
+    for status in engine_status():
+        here = "[green]yes[/]" if status.installed else "[yellow]no[/]"
+        table.add_row(
+            status.name, here, status.version, escape(status.device), ", ".join(status.precisions), escape(status.note)
+        )
+    out.print(table)
+    package = open_package(_package_path(model)) if model else find_packages([bundled_folder()])[0].opened()
+    with Restorer(package) as restorer:
+        out.print(f"auto, for model '{escape(package.name)}': [bold]{escape(str(restorer.engine))}[/]")
+        out.print(f"because {escape(restorer.choice.why)}")
+
+
+@app.command()
+def restore(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="TIFF, OME-TIFF, OME-Zarr, NDTiff datasets, or folders of them.", metavar="INPUT...")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A file (.ome.tif, .ome.zarr) for one image, else a folder.")],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            help="PACKAGE for every channel, or CHANNEL=PACKAGE, or A+B=PACKAGE for a model of two channels. Repeat it.",
+        ),
+    ],
+    others: Annotated[Literal["keep", "leave-out"], typer.Option(help="Channels without a model.")] = "keep",
+    dtype: Annotated[
+        Literal["float32", "uint16"], typer.Option(help="Pixels of the result; uint16 is rounded and clipped.")
+    ] = "float32",
+    format_: Annotated[
+        Literal["ome.tif", "ome.zarr"], typer.Option("--format", help="Format of files written into a folder.")
+    ] = "ome.tif",
+    normalisation: Annotated[
+        Literal["frozen", "rolling", "volume"] | None,
+        typer.Option(help="Where the percentiles come from. [dim]default: what the model says[/]"),
+    ] = None,
+    z_factor: Annotated[
+        float | None, typer.Option(help="How many times finer Z becomes, for upsampling and isotropic models.")
+    ] = None,
+    widths: Annotated[
+        bool, typer.Option("--widths", help="Also write the Laplace scale that a probabilistic model predicts.")
+    ] = False,
+    axes: Annotated[str | None, typer.Option(help="Meaning of the axes of a plain TIFF, e.g. TYX or TZCYX.")] = None,
+    engine: Annotated[str, typer.Option(help="openvino, torch, identity or auto; see: live-restore engines.")] = "auto",
+    precision: Annotated[Literal["auto", "f32", "bf16"], typer.Option(help="Arithmetic of the network.")] = "auto",
+    memory: Annotated[
+        str | None, typer.Option(help="What the network may take, e.g. 4GB. [dim]default: 40 % of what is free[/]")
+    ] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Also draw a before/after figure (.png or .pdf).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results, and start over.")] = False,
+) -> None:
+    """Restore images with a model package.
+
+    A run that was stopped goes on where it was: give the same command again. Nothing is overwritten without --overwrite.
+
+    Examples:
+      [bold]live-restore restore noisy.tif -o restored.ome.tif --model my_care[/]
+      [bold]live-restore restore run_1/ -o restored/ --model DAPI=nuclei --model GFP=tubulin --gallery before_after.png[/]
+    """
+    from live_restore.offline import Options, restore_files
+
+    opened = _assignments(model, engine, precision, _bytes(memory), normalisation, z_factor)
+    options = Options(others, dtype, widths, f".{format_}", axes, overwrite, samples=gallery is not None)
+    try:
+        with Bars(err) as bars:
+            outcomes = restore_files(inputs, output, opened, options, bars)
+    finally:
+        for assignment in opened:
+            assignment.restorer.close()
+    print_outcomes(out, err, outcomes)
+    if gallery:
+        _draw_gallery(gallery, outcomes, opened)
+
+
+def _assignments(
+    wanted: Sequence[str],
+    engine: str,
+    precision: str,
+    memory: int | None,
+    mode: "Literal['frozen', 'rolling', 'volume'] | None",
+    z_factor: float | None,
+) -> "list[Assignment[Restorer]]":
+    from live_restore.channels import Assignment
+    from live_restore.models.package import open_package
+    from live_restore.restorer import Restorer
+
+    assignments = []
+    for text in wanted:
+        channels, path = _split_model(text)
+        package = open_package(_package_path(path))
+        restorer = Restorer(package, engine=engine, precision=precision, memory_bytes=memory, mode=mode, z_factor=z_factor)
+        err.print(
+            f"model [bold]{escape(package.name)}[/] on {escape(str(restorer.engine))} [dim]({escape(restorer.choice.why)})[/]"
+        )
+        assignments.append(Assignment(channels, restorer))
+    return assignments
+
+
+def _split_model(text: str) -> tuple[tuple[str, ...] | None, str]:
+    """``DAPI=a`` to (("DAPI",), "a"), ``a`` to (None, "a")."""
+    channels, equals, path = text.partition("=")
+    if not equals or Path(text).exists():
+        return None, text
+    return tuple(channels.split("+")), path
+
+
+def _package_path(text: str) -> Path:
+    """Take a path, or the name of a bundled model."""
+    from live_restore.models.registry import bundled_folder
+
+    path, bundled = Path(text), bundled_folder() / text
+    return bundled if not path.exists() and bundled.exists() else path
+
+
+def _bytes(text: str | None) -> int | None:
+    """``4GB`` to 4e9."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not match:
+        raise ValueError(f"--memory '{text}' is no size; write for example 4GB or 500MB")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def _draw_gallery(path: Path, outcomes: "Sequence[Outcome]", used: "Sequence[Assignment[Restorer]]") -> None:
+    from live_restore.figures import GalleryRow, gallery
+
+    caption = "; ".join(f"{a.restorer.package.name} on {a.restorer.engine}" for a in used)
+    rows = [
+        GalleryRow(sample.title, sample.raw, sample.restored, None, caption, sample.pixel_size_um)
+        for outcome in outcomes
+        for sample in outcome.samples
+    ]
+    if not rows:
+        err.print("[yellow]no figure: nothing was restored in this run (add --overwrite to restore again)[/]")
+        return
+    gallery(rows[:_GALLERY_ROWS], path)
+    shown = f", the first {_GALLERY_ROWS} of {len(rows)} images" if len(rows) > _GALLERY_ROWS else ""
+    err.print(f"figure: [bold]{escape(str(path))}[/]{shown}")
+
+
+@app.command()
+def score(
+    restored: Annotated[list[Path], typer.Argument(help="Restored images, or folders of them.", metavar="RESTORED...")],
+    reference: Annotated[
+        list[Path], typer.Option("--reference", help="High-light images, or folders; paired with the restored by file name.")
+    ],
+    raw: Annotated[list[Path] | None, typer.Option("--raw", help="Low-light images: also score them, to see the gain.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures as JSON.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Also draw them (.png or .pdf).")] = None,
+) -> None:
+    """Say how good restorations are, against high-light images of the same fields.
+
+    PSNR, SSIM and NRMSE after the affine fit used in the field (least squares a*x + b to the reference; range = its
+    99.9 minus its 0.1 percentile), and the resolution by Fourier ring correlation (threshold 1/7).
+
+    Example: [bold]live-restore score restored/ --reference high/ --raw low/ --figure score.png[/]
+    """
+    from live_restore.figures import score_figure
+    from live_restore.score import score_files, table, write_json
+
+    scores = score_files(restored, reference, raw)
+    out.print(table(scores))
+    if json_file:
+        write_json(scores, json_file)
+    if figure:
+        score_figure(scores, figure)
+        err.print(f"figure: [bold]{escape(str(figure))}[/]")
+
+
+if __name__ == "__main__":
+    main()

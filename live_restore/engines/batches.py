@@ -1,0 +1,100 @@
+"""The check at an engine's door: do these arrays fit the inputs of the graph?
+
+Receives what the caller passed to `infer` and what the graph takes; hands on the same arrays, contiguous, or says what does
+not fit. It does not know which engine runs, nor which spatial sizes a network divides: the runtime itself says that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from live_restore.engines.engine import FloatArray
+from live_restore.errors import EngineMismatch
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInput:
+    """What one input of a graph takes.
+
+    Attributes
+    ----------
+    name : str
+    ndim : int
+        4 for (N, C, Y, X), 5 for (N, C, Z, Y, X), 2 for (N, K).
+    channels : int or None
+        Size of axis 1; None if it is free. All other axes are free.
+    """
+
+    name: str
+    ndim: int
+    channels: int | None
+
+
+def fit(arrays: Sequence[FloatArray], graph_inputs: Sequence[GraphInput]) -> tuple[FloatArray, ...]:
+    """Check every array against its graph input and make it C-contiguous.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray, float32
+    graph_inputs : sequence of GraphInput
+        Equally many, in the same order.
+
+    Returns
+    -------
+    tuple of ndarray, float32, C-contiguous
+        Copies only where an array was not contiguous.
+
+    Raises
+    ------
+    EngineMismatch
+        If number, dtype, axes or channels differ.
+    """
+    if len(arrays) != len(graph_inputs):
+        names = ", ".join(graph_input.name for graph_input in graph_inputs)
+        raise EngineMismatch(f"{len(arrays)} arrays were given to a graph with {len(graph_inputs)} inputs; it takes {names}")
+    for array, graph_input in zip(arrays, graph_inputs, strict=True):
+        _check_dtype(array, graph_input)
+        check_shape(array.shape, graph_input)
+    return tuple(np.ascontiguousarray(array) for array in arrays)
+
+
+def check_shape(shape: tuple[int, ...], graph_input: GraphInput) -> None:
+    """Refuse a shape with the wrong number of axes, the wrong channels, or nothing in it."""
+    name = graph_input.name
+    if len(shape) != graph_input.ndim:
+        raise EngineMismatch(
+            f"input {name!r} has shape {shape}, {len(shape)} axes; the graph takes {graph_input.ndim} axes there, "
+            f"({'N, C' if graph_input.ndim > 2 else 'N, K'}{', Z' * (graph_input.ndim == 5)}{', Y, X' * (graph_input.ndim > 3)})"
+        )
+    if graph_input.channels not in (None, shape[1]):
+        raise EngineMismatch(f"input {name!r} has {shape[1]} channels; the graph takes {graph_input.channels}")
+    if 0 in shape:
+        raise EngineMismatch(f"input {name!r} has shape {shape} and so no pixel at all; every axis needs 1 or more")
+
+
+def misfit(runtime: str, shapes: Shapes, reason: Exception) -> EngineMismatch:
+    """Put a runtime's complaint about sizes into words.
+
+    Parameters
+    ----------
+    runtime : str
+        Its name.
+    shapes : tuple of tuple of int
+        What was asked of it, one per graph input.
+    reason : Exception
+        Its own error, of which the last line is kept.
+    """
+    last_line = str(reason).strip().splitlines()[-1].strip() if str(reason).strip() else type(reason).__name__
+    asked = " and ".join("x".join(map(str, shape)) for shape in shapes)
+    return EngineMismatch(
+        f"the graph does not accept input of {asked}; every size must be a multiple of what the network's poolings divide "
+        f"by, so pad it ({runtime}: {last_line})"
+    )
+
+
+def _check_dtype(array: FloatArray, graph_input: GraphInput) -> None:
+    if array.dtype != np.float32:
+        raise EngineMismatch(f"input {graph_input.name!r} is {array.dtype}; engines take float32, so use .astype(np.float32)")

@@ -1,0 +1,379 @@
+"""Offline restoration: files in, restored files out, by the same pipeline as live.
+
+Receives paths, a model for each channel and what to do with the rest; hands on one restored file per position, and
+tells a listener how far it is. It does not know how files are laid out, nor how a network is run.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from live_restore import __version__
+from live_restore.channels import Assignment, Others, Part, plan_channels
+from live_restore.errors import ImageError
+from live_restore.frames import Restored
+from live_restore.intensity import Pixels
+from live_restore.records.images import Image, ImageInfo, find_inputs, open_images
+from live_restore.records.restored import RestoredInfo, RestoredWriter, create_restored, read_provenance
+from live_restore.restorer import Restorer
+
+# A pixel at the top of the camera's range has lost its intensity; more of them than this is worth a word.
+_SATURATED_SHARE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user chose, apart from models.
+
+    Attributes
+    ----------
+    others : {"keep", "leave-out"}
+        What happens to channels without a model.
+    dtype : {"float32", "uint16"}
+        Of the restored file; uint16 is rounded and clipped.
+    widths : bool
+        Also write the Laplace scale that a probabilistic network predicts, as further channels.
+    suffix : str
+        Of the files written into a folder, ``.ome.tif`` or ``.ome.zarr``.
+    axes : str or None
+        Meaning of the axes, for TIFF files that do not say.
+    overwrite : bool
+    samples : bool
+        Keep a sample of every restored channel for a gallery.
+    """
+
+    others: Others = "keep"
+    dtype: Literal["float32", "uint16"] = "float32"
+    widths: bool = False
+    suffix: str = ".ome.tif"
+    axes: str | None = None
+    overwrite: bool = False
+    samples: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One volume before and after, for the gallery: maximum projections (Y, X), camera counts."""
+
+    title: str
+    raw: Pixels
+    restored: NDArray[np.float32]
+    pixel_size_um: float | None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one image.
+
+    Attributes
+    ----------
+    path : Path
+        The restored file.
+    volumes : int
+        Volumes restored in this run.
+    already : int
+        Volumes that an earlier run had restored.
+    warnings : list of str
+        In words, each once.
+    samples : list of Sample
+        One per restored channel, from the middle of the movie.
+    """
+
+    path: Path
+    volumes: int = 0
+    already: int = 0
+    warnings: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+
+    def warn(self, sentence: str) -> None:
+        """Keep a warning, once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+class Listener(Protocol):
+    """Who is told how far the work is; the command line draws bars from it."""
+
+    def image(self, name: str, volumes: int, already: int) -> None:
+        """Tell that an image begins: this many volumes, of which some were restored by an earlier run."""
+
+    def tile(self, done: int, total: int) -> None:
+        """Tell that a tile of the volume in hand is done."""
+
+    def volume(self) -> None:
+        """Tell that a volume is restored and written."""
+
+
+class Silence:
+    """Nobody listens."""
+
+    def image(self, name: str, volumes: int, already: int) -> None:
+        """Ignore it."""
+
+    def tile(self, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def volume(self) -> None:
+        """Ignore it."""
+
+
+def restore_files(
+    inputs: Sequence[Path],
+    output: Path,
+    assignments: Sequence[Assignment[Restorer]],
+    options: Options | None = None,
+    listener: Listener | None = None,
+) -> list[Outcome]:
+    """Restore images and folders of images.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files, folders, NDTiff datasets, OME-Zarr groups.
+    output : Path
+        A file for a single image, else a folder.
+    assignments : sequence of Assignment
+    options : Options or None
+    listener : Listener or None
+
+    Returns
+    -------
+    list of Outcome
+        One per image; an image that an earlier run finished with the same models and options is not restored again.
+
+    Raises
+    ------
+    ImageError
+        If an image cannot be read, does not fit the models, or its output exists already.
+    """
+    chosen, told = options or Options(), listener or Silence()
+    sources = find_inputs(inputs)
+    outcomes = []
+    for source in sources:
+        images = open_images(source, chosen.axes)
+        single = len(sources) * len(images) == 1 and output.name.lower().endswith((".tif", ".tiff", ".zarr"))
+        for image in images:
+            path = output if single else output / f"{image.info.name}{chosen.suffix}"
+            with image:
+                outcomes.append(_ImageJob(image, source, path, assignments, chosen, told).run())
+    return outcomes
+
+
+class _ImageJob:
+    """One image: its channel plan, its writer, its outcome."""
+
+    def __init__(
+        self,
+        image: Image,
+        source: Path,
+        path: Path,
+        assignments: Sequence[Assignment[Restorer]],
+        options: Options,
+        told: Listener,
+    ) -> None:
+        self.image, self.options, self.told = image, options, told
+        self.parts = plan_channels(image.info.channels, assignments, options.others, options.widths)
+        if not any(part.restorer for part in self.parts):
+            raise ImageError(
+                f"no channel of '{image.info.name}' has a model; its channels are {', '.join(image.info.channels)}"
+            )
+        self.info = _restored_info(image.info, source, path, self.parts, options)
+        self.outcome = Outcome(path)
+
+    def run(self) -> Outcome:
+        """Restore what is not restored yet."""
+        if self._is_finished():
+            self.outcome.already = self._volumes()
+            self.told.image(self.image.info.name, self._volumes(), self._volumes())
+            return self.outcome
+        _warn_of_dtype(self.image.info, self.outcome)
+        with create_restored(self.info, overwrite=self.options.overwrite) as writer:
+            self._restore_all(writer)
+            if writer.clipped:
+                self.outcome.warn(f"{writer.clipped} pixels were outside 0..65535 and were clipped; float32 keeps them")
+            writer.finish()
+        return self.outcome
+
+    def _is_finished(self) -> bool:
+        if self.options.overwrite or not self.info.path.exists():
+            return False
+        return read_provenance(self.info.path).get("fingerprint") == self.info.provenance["fingerprint"]
+
+    def _volumes(self) -> int:
+        return self.image.info.times * sum(part.restorer is not None for part in self.parts)
+
+    def _restore_all(self, writer: RestoredWriter) -> None:
+        pending = set(writer.pending)
+        work = [
+            (time, part, place, any((time, channel) in pending for channel in place))
+            for time in range(self.image.info.times)
+            for part, place in zip(self.parts, _places(self.parts), strict=True)
+        ]
+        self.outcome.already = sum(part.restorer is not None and not missing for _, part, _, missing in work)
+        self.told.image(self.image.info.name, self._volumes(), self.outcome.already)
+        for part in self.parts:
+            if part.restorer:
+                part.restorer.reset()
+        for time, part, place, missing in work:
+            self._step(writer, time, part, place, missing)
+
+    def _step(self, writer: RestoredWriter, time: int, part: Part[Restorer], place: range, missing: bool) -> None:
+        if part.restorer is None:
+            if missing:
+                writer.write(time, place[0], self.image.volume(time, part.channels[0]))
+        elif missing:
+            raw = self._raw(time, part)
+            restored = part.restorer.restore(raw, self.told.tile)
+            _warn_of_pixels(raw, restored, part, self.outcome)
+            for channel, volume in zip(place, _volumes_of(restored, self.options.widths), strict=True):
+                writer.write(time, channel, volume)
+            self._keep_samples(time, part, raw, restored)
+            self.outcome.volumes += 1
+            self.told.volume()
+        elif part.restorer.normalisation.mode == "rolling":
+            part.restorer.observe(self._raw(time, part))
+
+    def _raw(self, time: int, part: Part[Restorer]) -> Pixels:
+        if len(part.channels) == 1:
+            return self.image.volume(time, part.channels[0])[None]  # (1, Z, Y, X), no copy
+        return np.stack([self.image.volume(time, channel) for channel in part.channels])  # (C, Z, Y, X)
+
+    def _keep_samples(self, time: int, part: Part[Restorer], raw: Pixels, restored: Restored) -> None:
+        if not self.options.samples or time != self.image.info.times // 2 or len(raw) != len(restored.pixels):
+            return
+        for index, name in enumerate(part.names[: len(restored.pixels)]):
+            title = f"{self.image.info.name}, {name}" + (f", t={time}" if self.image.info.times > 1 else "")
+            title += ", maximum projection" if self.image.info.planes > 1 else ""
+            size = self.image.info.pixel_size_um[2]
+            self.outcome.samples.append(Sample(title, raw[index].max(axis=0), restored.pixels[index].max(axis=0), size))
+
+
+def _places(parts: Sequence[Part[Restorer]]) -> list[range]:
+    """Where each part's channels stand in the restored file."""
+    starts = np.cumsum([0, *(len(part.names) for part in parts)])
+    return [range(int(a), int(b)) for a, b in pairwise(starts)]
+
+
+def _volumes_of(restored: Restored, widths: bool) -> list[NDArray[np.float32]]:
+    return [*restored.pixels, *(restored.widths if widths and restored.widths is not None else ())]
+
+
+def _restored_info(
+    info: ImageInfo, source: Path, path: Path, parts: Sequence[Part[Restorer]], options: Options
+) -> RestoredInfo:
+    raw_shape = (info.planes, info.height, info.width)
+    shapes = {part.restorer.output_shape(raw_shape) if part.restorer else raw_shape for part in parts}
+    if len(shapes) > 1:
+        listed = " and ".join(str(shape) for shape in sorted(shapes))
+        raise ImageError(f"the channels would have different sizes {listed}; leave the others out: --others leave-out")
+    _check_dtype(info, parts, options)
+    planes, height, width = shapes.pop()
+    return RestoredInfo(
+        path=path,
+        times=info.times,
+        channels=tuple(name for part in parts for name in part.names),
+        planes=planes,
+        height=height,
+        width=width,
+        dtype=np.dtype(options.dtype),
+        pixel_size_um=_finer(info, (planes, height, width)),
+        frame_interval_s=info.frame_interval_s,
+        provenance=_provenance(info, source, parts, options),
+    )
+
+
+def _check_dtype(info: ImageInfo, parts: Sequence[Part[Restorer]], options: Options) -> None:
+    unscaled = [p.restorer.package.name for p in parts if p.restorer and p.restorer.normalisation.output == "none"]
+    if options.dtype == "uint16" and unscaled:
+        raise ImageError(f"the output of model '{unscaled[0]}' is not in camera counts; write it as float32")
+    if options.dtype == "uint16" and info.dtype.kind == "f":
+        raise ImageError(f"'{info.name}' has {info.dtype} pixels, which uint16 would round; write it as float32")
+
+
+def _finer(info: ImageInfo, shape: tuple[int, int, int]) -> tuple[float | None, float | None, float | None]:
+    """Pixel sizes (z, y, x) of the restored image, where sizes grew."""
+    before = (info.planes, info.height, info.width)
+    z, y, x = (
+        size * old / new if size is not None and new > old else size
+        for size, old, new in zip(info.pixel_size_um, before, shape, strict=True)
+    )
+    return z, y, x
+
+
+def _provenance(info: ImageInfo, source: Path, parts: Sequence[Part[Restorer]], options: Options) -> dict[str, object]:
+    """Say how this file came about; the same input, models and options give the same words, hence the fingerprint."""
+    made: dict[str, object] = {
+        "software": f"live_restore {__version__}",
+        "note": "restored pixels are a prediction; the raw image is the record",
+        "source": {
+            "name": source.name,
+            "image": info.name,
+            "bytes": _size(source),
+            "begins_sha256": _beginning(source),
+            "dtype": str(info.dtype),
+        },
+        "channels": [_part_provenance(part) for part in parts],
+        "options": {"dtype": options.dtype, "others": options.others, "widths": options.widths, "axes": options.axes},
+    }
+    made["fingerprint"] = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+    return made
+
+
+def _part_provenance(part: Part[Restorer]) -> dict[str, object]:
+    if part.restorer is None:
+        return {"names": list(part.names), "raw_channels": list(part.channels), "model": None}
+    restorer = part.restorer
+    return {
+        "names": list(part.names),
+        "raw_channels": list(part.channels),
+        "model": restorer.package.name,
+        "model_sha256": restorer.package.onnx_sha256,
+        "engine": str(restorer.engine),
+        "precision": restorer.engine.precision,
+        "normalisation": restorer.normalisation.model_dump(mode="json"),
+        "procedure": restorer.facts.procedure,
+        "z_factor": restorer.z_factor,
+    }
+
+
+def _size(source: Path) -> int:
+    if source.is_dir():
+        return sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
+    return source.stat().st_size
+
+
+def _beginning(source: Path) -> str:
+    """Hash of the first megabyte: tells another file of the same name and size apart, without reading it all."""
+    if source.is_dir():
+        return hashlib.sha256("".join(sorted(f.name for f in source.rglob("*"))).encode()).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.sha256(file.read(1 << 20)).hexdigest()
+
+
+def _warn_of_dtype(info: ImageInfo, outcome: Outcome) -> None:
+    if info.dtype == np.uint8:
+        outcome.warn(
+            "the image is 8-bit: a camera's counts were rescaled before it was saved, so intensities and noise are not "
+            "the camera's; restore the 16-bit original where there is one"
+        )
+
+
+def _warn_of_pixels(raw: Pixels, restored: Restored, part: Part[Restorer], outcome: Outcome) -> None:
+    names = ", ".join(part.names)
+    if restored.intensity.guarded:
+        outcome.warn(
+            f"{names}: a volume is flat or almost empty; its percentiles had collapsed and were widened to its brightest pixel"
+        )
+    if raw.dtype.kind == "u":
+        share = float(np.count_nonzero(raw == np.iinfo(raw.dtype).max)) / raw.size
+        if share > _SATURATED_SHARE:
+            outcome.warn(
+                f"{names}: {share:.2%} of the pixels are saturated ({np.iinfo(raw.dtype).max} counts); their intensity is lost"
+            )

@@ -1,0 +1,111 @@
+"""The procedures around a network: upsampling and isotropic restoration of stacks that are coarse along Z.
+
+Receives counts (C, Z, Y, X), a factor, and a network; hands on a finer stack. After UpsamplingCARE and IsotropicCARE
+of CSBDeep (Weigert et al. 2018), with the tiles that IsotropicCARE lacks there. It does not know which model runs.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from live_restore.frames import Restored
+from live_restore.intensity import IntensityRange, Pixels
+from live_restore.restore.pipeline import Network, Progress, no_progress, restore
+
+FloatArray = NDArray[np.float32]
+
+
+def interpolate_z(pixels: Pixels, z_factor: float) -> FloatArray:
+    """Interpolate a stack linearly along Z, end planes kept, as ``scipy.ndimage.zoom(order=1)`` does.
+
+    CSBDeep zooms in the dtype of the file, so a 16-bit stack is rounded to whole counts there; here it stays float32.
+
+    Parameters
+    ----------
+    pixels : ndarray, (C, Z, Y, X)
+    z_factor : float
+        New over old number of planes.
+
+    Returns
+    -------
+    ndarray, (C, round(Z * z_factor), Y, X), float32
+    """
+    planes = pixels.shape[1]
+    finer = finer_planes(planes, z_factor)
+    places = np.linspace(0, planes - 1, finer)
+    result = np.empty((pixels.shape[0], finer, *pixels.shape[2:]), np.float32)
+    for z, place in enumerate(places):
+        below = min(int(place), planes - 1)
+        above = min(below + 1, planes - 1)
+        weight = np.float32(place - below)
+        result[:, z] = (1 - weight) * pixels[:, below] + weight * pixels[:, above]
+    return result
+
+
+def finer_planes(planes: int, z_factor: float) -> int:
+    """Return how many planes a stack has after `interpolate_z`, at least one."""
+    return max(1, round(planes * z_factor))
+
+
+def restore_upsampled(
+    pixels: Pixels,
+    z_factor: float,
+    network: Network,
+    measure: Callable[[Pixels], tuple[IntensityRange, IntensityRange | None]],
+    progress: Progress = no_progress,
+) -> Restored:
+    """UpsamplingCARE: interpolate along Z, measure the range on that, restore with a 3D network.
+
+    Parameters
+    ----------
+    pixels : ndarray, (C, Z, Y, X)
+        Camera counts.
+    z_factor : float
+        As in training.
+    network : Network
+    measure : callable
+        Gives the input and output range of an image (the output range may be None, see `restore`).
+    progress : callable (done, total)
+    """
+    finer = interpolate_z(pixels, z_factor)
+    return restore(finer, network, *measure(finer), progress)
+
+
+def restore_isotropic(
+    pixels: Pixels,
+    z_factor: float,
+    network: Network,
+    measure: Callable[[Pixels], tuple[IntensityRange, IntensityRange | None]],
+    progress: Progress = no_progress,
+) -> Restored:
+    """IsotropicCARE: a 2D network over all XZ and all YZ planes; the two results meet in their geometric mean.
+
+    The mean is taken in network units, of the parts above zero; the Laplace scale is the larger of the two.
+
+    Parameters
+    ----------
+    pixels : ndarray, (C, Z, Y, X)
+        Camera counts; the range is measured before interpolation.
+    z_factor : float
+        As in training.
+    network : Network
+        A 2D network.
+    measure : callable
+        Gives the input and output range of an image.
+    progress : callable (done, total)
+    """
+    intensity, output = measure(pixels)
+    finer = interpolate_z(pixels, z_factor)
+    planes = finer.shape[2] + finer.shape[3]
+    xz = restore(finer.transpose(0, 2, 1, 3), network, intensity, None, lambda done, _: progress(done, planes))
+    yz = restore(finer.transpose(0, 3, 1, 2), network, intensity, None, lambda done, _: progress(done + finer.shape[2], planes))
+    first, second = xz.pixels.transpose(0, 2, 1, 3), yz.pixels.transpose(0, 2, 3, 1)  # both (C, Z, Y, X)
+    means = np.sqrt(np.maximum(first, 0) * np.maximum(second, 0))
+    widths = None
+    if xz.widths is not None and yz.widths is not None:
+        widths = np.maximum(xz.widths.transpose(0, 2, 1, 3), yz.widths.transpose(0, 2, 3, 1))
+    if output:
+        means = output.unscale(means)
+        widths = None if widths is None else output.unscale_width(widths)
+    return Restored(means, widths, intensity, xz.tiles + yz.tiles)

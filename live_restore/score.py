@@ -1,0 +1,370 @@
+"""How good it is: a restored image against one of the same field taken with plenty of light.
+
+Receives arrays of one field, restored, reference and perhaps raw; hands on a `Score`, and from several of them a
+table, a JSON file and a figure. It does not know which model ran, nor where the images came from.
+
+Counts of a short and of a long exposure differ by an unknown offset and gain, so every image is first fitted to the
+reference, ``slope * image + offset`` by least squares, and errors are told in units of the reference's range, its
+percentile 99.9 minus its percentile 0.1.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from live_restore.errors import ImageError
+from live_restore.intensity import Pixels
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DoubleArray = NDArray[np.float64]
+
+# Where two images stop showing the same structure: the fixed threshold customary for Fourier ring correlation.
+FRC_THRESHOLD = 1 / 7
+# Rings in the running median before the crossing is looked for: single rings scatter, and a mean would move a step.
+_RINGS_SMOOTHED = 5
+# The window of SSIM (a Gaussian of sigma 1.5, cut at 3.5 sigma) is this wide.
+_SMALLEST_SIDE = 11
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RingCurve:
+    """Fourier ring correlation of two images.
+
+    Attributes
+    ----------
+    frequency : ndarray, (rings,), float64
+        Centre of each ring in cycles per pixel, up to 0.5.
+    correlation : ndarray, (rings,), float64
+        Smoothed; 1 where both show the same, 0 where they have nothing in common.
+    """
+
+    frequency: DoubleArray
+    correlation: DoubleArray
+
+    @property
+    def resolution_px(self) -> float | None:
+        """Period in pixels of the finest structure that both images show.
+
+        Infinite if they have nothing in common; None if the curve never falls below the threshold, because the
+        pixels are then too coarse to show the limit.
+        """
+        below = np.flatnonzero(self.correlation < FRC_THRESHOLD)
+        if not below.size:
+            return None
+        if below[0] == 0:
+            return math.inf
+        return 1 / self._crossing(int(below[0]))
+
+    def _crossing(self, first_below: int) -> float:
+        """Frequency, in cycles per pixel, at which the line between two rings meets the threshold."""
+        ends = slice(first_below - 1, first_below + 1)
+        (f0, f1), (c0, c1) = self.frequency[ends], self.correlation[ends]
+        return float(f0 + (f1 - f0) * (c0 - FRC_THRESHOLD) / (c0 - c1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Likeness:
+    """How like the reference one image is, after the affine fit.
+
+    Attributes
+    ----------
+    psnr_db : float
+        ``10 log10(range² / mean squared error)``; infinite for a perfect image.
+    ssim : float
+        Structural similarity, Gaussian window of sigma 1.5; over the planes of a stack, their mean.
+    nrmse : float
+        Root mean squared error as a fraction of the range.
+    slope, offset : float
+        The fit: ``slope * image + offset`` lies closest to the reference. A slope of 0 means that the image tells
+        nothing of the reference (see `fit_affine`).
+    rings : RingCurve
+    """
+
+    psnr_db: float
+    ssim: float
+    nrmse: float
+    slope: float
+    offset: float
+    rings: RingCurve
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """One field: the restored image and, if it was given, the raw one, both against the reference.
+
+    Attributes
+    ----------
+    restored : Likeness
+    raw : Likeness or None
+    name : str
+        What the tables and figures call it.
+    pixel_size_um : float or None
+    """
+
+    restored: Likeness
+    raw: Likeness | None = None
+    name: str = ""
+    pixel_size_um: float | None = None
+
+    @property
+    def gain_db(self) -> float | None:
+        """What restoring gained over raw, or None without raw."""
+        return None if self.raw is None else self.restored.psnr_db - self.raw.psnr_db
+
+
+def score_pair(
+    restored: Pixels,
+    reference: Pixels,
+    raw: Pixels | None = None,
+    pixel_size_um: float | None = None,
+    name: str = "",
+) -> Score:
+    """Score one field.
+
+    Parameters
+    ----------
+    restored, reference, raw : ndarray, (Y, X) or (Z, Y, X)
+        The same field in the same shape, any real dtype, camera counts. A stack is fitted as one volume.
+    pixel_size_um : float, optional
+        In Y and X; without it, resolution is told in pixels only.
+    name : str
+
+    Raises
+    ------
+    ImageError
+        If shapes differ, sides are shorter than 11 pixels, values are not finite, or the reference is constant.
+    """
+    target = _checked("reference", reference)
+    low, high = np.percentile(target, (0.1, 99.9))
+    if not high > low:
+        raise ImageError(f"the reference is constant at {low:g} counts; score against an image that shows something")
+    span = float(high - low)
+    likeness = _liken(_matching("restored", restored, target), target, span)
+    raw_likeness = None if raw is None else _liken(_matching("raw", raw, target), target, span)
+    return Score(likeness, raw_likeness, name, pixel_size_um)
+
+
+def fit_affine(pixels: DoubleArray, target: DoubleArray) -> tuple[float, float]:
+    """Slope and offset that bring an image closest to the target in least squares.
+
+    The slope is never negative: an image whose bright is the target's dark is no likeness in disguise, so its best fit
+    is the target's mean. A constant image gets the same.
+
+    Returns
+    -------
+    slope, offset : float
+    """
+    centred = pixels - pixels.mean()
+    variance = float(np.mean(centred * centred))
+    # a constant image has rounding for variance
+    flat = variance <= (1e-12 * float(np.abs(pixels).max())) ** 2
+    slope = 0.0 if flat else max(0.0, float(np.mean(centred * target)) / variance)
+    return slope, float(target.mean() - slope * pixels.mean())
+
+
+def ring_correlation(image: Pixels, reference: Pixels) -> RingCurve:
+    """Fourier ring correlation of two images of one field; over the planes of a stack, pooled.
+
+    The threshold of 1/7 supposes that the noise of the two images is independent, as it is between a short and a
+    long exposure. (Correlating an image with a smoothed copy of itself tells nothing.)
+
+    Parameters
+    ----------
+    image, reference : ndarray, (Y, X) or (Z, Y, X)
+        The same shape.
+    """
+    from scipy.ndimage import median_filter
+
+    height, width = image.shape[-2:]
+    rings = _ring_numbers(height, width)
+    count = min(height, width) // 2
+    sums = np.zeros((3, count + 1))  # cross power, power of the image, power of the reference
+    for plane, target in zip(image.reshape(-1, height, width), reference.reshape(-1, height, width), strict=True):
+        sums += _ring_sums(plane, target, rings, count)
+    cross, power, target_power = sums[:, 1:]  # (rings,) each, without the constant
+    product = np.sqrt(power * target_power)
+    correlation = np.divide(cross, product, out=np.zeros_like(cross), where=product > 0)
+    frequency = np.arange(1, count + 1) / (2 * count)
+    return RingCurve(frequency, median_filter(correlation, _RINGS_SMOOTHED, mode="nearest"))
+
+
+def _ring_numbers(height: int, width: int) -> NDArray[np.intp]:
+    """Which ring each Fourier coefficient belongs to, (Y, X); the corners beyond Nyquist share the last, unused number."""
+    count = min(height, width) // 2
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))  # (Y, X), cycles per pixel
+    rings: NDArray[np.intp] = np.minimum(np.rint(radius * 2 * count), count + 1).astype(np.intp)
+    return rings
+
+
+def _ring_sums(plane: Pixels, target: Pixels, rings: NDArray[np.intp], count: int) -> DoubleArray:
+    first, second = _spectrum(plane), _spectrum(target)
+    products = (first * second.conj(), first * first.conj(), second * second.conj())
+    summed = [np.bincount(rings.ravel(), product.real.ravel(), count + 2)[: count + 1] for product in products]
+    return np.stack(summed)  # (3, rings + 1)
+
+
+def _spectrum(plane: Pixels) -> NDArray[np.complex128]:
+    """Fourier transform of a plane, faded to its mean at the edges, whose jump would correlate as a cross."""
+    height, width = plane.shape
+    window = np.hanning(height)[:, None] * np.hanning(width)  # (Y, X)
+    centred = plane - np.average(plane, weights=window)
+    return np.asarray(np.fft.fft2(centred * window))
+
+
+def _liken(image: DoubleArray, target: DoubleArray, span: float) -> Likeness:
+    slope, offset = fit_affine(image, target)
+    fitted = slope * image + offset
+    mse = float(np.mean((fitted - target) ** 2))
+    psnr_db = 10 * math.log10(span**2 / mse) if mse > 0 else math.inf
+    # of a slope of 0 nothing is left to correlate
+    rings = ring_correlation(slope * image, target)
+    return Likeness(psnr_db, _ssim(fitted, target, span), math.sqrt(mse) / span, slope, offset, rings)
+
+
+def _ssim(fitted: DoubleArray, target: DoubleArray, span: float) -> float:
+    from skimage import metrics
+
+    planes = zip(fitted.reshape(-1, *fitted.shape[-2:]), target.reshape(-1, *target.shape[-2:]), strict=True)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": span}
+    similarity: Callable[..., float] = metrics.structural_similarity
+    return float(np.mean([similarity(*pair, **options) for pair in planes]))
+
+
+def _matching(name: str, pixels: Pixels, target: DoubleArray) -> DoubleArray:
+    if pixels.shape != target.shape:
+        raise ImageError(f"the {name} image has shape {pixels.shape}, the reference {target.shape}; crop or project them alike")
+    return _checked(name, pixels)
+
+
+def _checked(name: str, pixels: Pixels) -> DoubleArray:
+    if pixels.ndim not in (2, 3):
+        raise ImageError(f"the {name} image has {pixels.ndim} axes; give one channel of one time point, (Y, X) or (Z, Y, X)")
+    if min(pixels.shape[-2:]) < _SMALLEST_SIDE or not pixels.size:
+        raise ImageError(f"the {name} image has shape {pixels.shape}; Y and X need at least {_SMALLEST_SIDE} pixels each")
+    as_double = pixels.astype(np.float64)
+    wrong = pixels.size - int(np.count_nonzero(np.isfinite(as_double)))
+    if wrong:
+        raise ImageError(f"the {name} image has {wrong} pixels that are NaN or infinite; mask or crop them before scoring")
+    return as_double
+
+
+def table(scores: Sequence[Score]) -> "Table":
+    """One row per field and, of two or more, their mean, for the terminal."""
+    from rich.table import Table
+
+    shown = Table(title="restored against the high-light reference, after the affine fit")
+    shown.add_column("field")
+    for heading in ("raw dB", "PSNR dB", "gain dB", "SSIM", "NRMSE", "resolution"):
+        shown.add_column(heading, justify="right")
+    for number, score in enumerate(scores, 1):
+        shown.add_row(score.name or str(number), *_cells(score))
+    if len(scores) > 1:
+        shown.add_section()
+        shown.add_row("mean", *_mean_cells(scores), style="bold")
+    return shown
+
+
+def _cells(score: Score) -> list[str]:
+    best = score.restored
+    raw_db = None if score.raw is None else score.raw.psnr_db
+    decibels = [_decimals(value) for value in (raw_db, best.psnr_db, score.gain_db)]
+    return [*decibels, f"{best.ssim:.3f}", f"{best.nrmse:.4f}", _resolution_text(score)]
+
+
+def _mean_cells(scores: Sequence[Score]) -> list[str]:
+    mean = means(scores)
+    decibels = [_decimals(mean.get(key)) for key in ("raw_psnr_db", "psnr_db", "gain_db")]
+    return [*decibels, f"{mean['ssim']:.3f}", f"{mean['nrmse']:.4f}", ""]
+
+
+def means(scores: Sequence[Score]) -> dict[str, float]:
+    """Means over the fields: ``psnr_db``, ``ssim``, ``nrmse``; ``raw_*`` and ``gain_db`` over those that have a raw image."""
+    mean = _mean_likeness([score.restored for score in scores])
+    raws = [score.raw for score in scores if score.raw is not None]
+    if raws:
+        mean |= {f"raw_{key}": value for key, value in _mean_likeness(raws).items()}
+        mean["gain_db"] = float(np.mean([score.gain_db for score in scores if score.gain_db is not None]))
+    return mean
+
+
+def _mean_likeness(likenesses: Iterable[Likeness]) -> dict[str, float]:
+    columns = np.array([(one.psnr_db, one.ssim, one.nrmse) for one in likenesses])  # (fields, 3)
+    return dict(zip(("psnr_db", "ssim", "nrmse"), columns.mean(axis=0).tolist(), strict=True))
+
+
+def _decimals(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _resolution_text(score: Score) -> str:
+    period_px = score.restored.rings.resolution_px
+    if period_px is None:
+        return "≤ 2 px"
+    if math.isinf(period_px):
+        return "none"
+    microns = "" if score.pixel_size_um is None else f" ({period_px * score.pixel_size_um:.2f} µm)"
+    return f"{period_px:.2f} px{microns}"
+
+
+def as_dict(score: Score) -> dict[str, object]:
+    """Turn a score into JSON's own types, ring curves included; what is infinite or unknown becomes None."""
+    plain: dict[str, object] = {"name": score.name, "pixel_size_um": score.pixel_size_um, "gain_db": _finite(score.gain_db)}
+    plain["restored"] = _likeness_dict(score.restored, score.pixel_size_um)
+    plain["raw"] = None if score.raw is None else _likeness_dict(score.raw, score.pixel_size_um)
+    return plain
+
+
+def _likeness_dict(likeness: Likeness, pixel_size_um: float | None) -> dict[str, object]:
+    numbers = {f.name: getattr(likeness, f.name) for f in dataclasses.fields(likeness) if f.name != "rings"}
+    period_px = likeness.rings.resolution_px
+    numbers["resolution_px"] = period_px
+    numbers["resolution_um"] = period_px * pixel_size_um if period_px and pixel_size_um else None
+    curve = {key: np.round(getattr(likeness.rings, key), 5).tolist() for key in ("frequency", "correlation")}
+    return {key: _finite(value) for key, value in numbers.items()} | {"rings": curve}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def write_json(scores: Sequence[Score], path: Path, extra: Mapping[str, object] | None = None) -> None:
+    """Write all scores and their means.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        At least one.
+    path : Path
+    extra : mapping, optional
+        Further entries at the top, e.g. which model and engine restored.
+    """
+    mean = {key: _finite(value) for key, value in means(scores).items()}
+    content = {**(extra or {}), "mean": mean, "fields": [as_dict(score) for score in scores]}
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_figure(scores: Sequence[Score], path: Path) -> None:
+    """Draw the scores, PNG or PDF by the suffix (see `live_restore.figures.score_figure`)."""
+    from live_restore.figures import ScoreRow, score_figure
+
+    rows = [
+        ScoreRow(
+            title=score.name or str(number),
+            restored_db=score.restored.psnr_db,
+            raw_db=None if score.raw is None else score.raw.psnr_db,
+            frequency=score.restored.rings.frequency,
+            restored_correlation=score.restored.rings.correlation,
+            raw_correlation=None if score.raw is None else score.raw.rings.correlation,
+        )
+        for number, score in enumerate(scores, 1)
+    ]
+    score_figure(rows, path)

@@ -1,0 +1,82 @@
+"""The terminal: progress bars, tables and warnings of the command line.
+
+Receives what the parts report; draws it with rich. It decides nothing.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from live_restore.offline import Outcome
+
+
+class Bars:
+    """Progress bars, a `Listener` of offline restoration: volumes of the image in hand, with time left, and tiles."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}, [dim]elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._volumes = self._progress.add_task("", total=None, unit="", visible=False)
+        self._tiles = self._progress.add_task("", total=None, unit="", visible=False)
+
+    def image(self, name: str, volumes: int, already: int) -> None:
+        """Begin the bar of an image."""
+        self._progress.remove_task(self._volumes)
+        self._volumes = self._progress.add_task(escape(name), total=volumes, completed=already, unit="volumes")
+        if already:
+            self._progress.console.print(f"{escape(name)}: {already} of {volumes} volumes were restored by an earlier run")
+
+    def tile(self, done: int, total: int) -> None:
+        """Move the bar of tiles; it shows only where a volume has several."""
+        self._progress.update(
+            self._tiles, description="  [dim]this volume", total=total, completed=done, unit="tiles", visible=1 < total > done
+        )
+
+    def volume(self) -> None:
+        """Move the bar of volumes."""
+        self._progress.advance(self._volumes)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+
+def print_facts(console: Console, title: str, facts: Sequence[tuple[str, str]]) -> None:
+    """Print a model's fact sheet."""
+    table = Table(title=escape(title), title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in facts:
+        table.add_row(label, escape(text))
+    console.print(table)
+
+
+def print_outcomes(out: Console, err: Console, outcomes: "Sequence[Outcome]") -> None:
+    """Print what was restored and what deserves a warning, the same warning once for all images it concerns."""
+    warned: dict[str, int] = {}
+    for outcome in outcomes:
+        for sentence in outcome.warnings:
+            warned[sentence] = warned.get(sentence, 0) + 1
+    for sentence, images in warned.items():
+        many = f" ({images} images)" if images > 1 else ""
+        err.print(f"[yellow]warning:[/] {escape(sentence)}{many}")
+    volumes, already = sum(o.volumes for o in outcomes), sum(o.already for o in outcomes)
+    earlier = f", {already} by an earlier run" if already else ""
+    where = outcomes[0].path if len(outcomes) == 1 else outcomes[0].path.parent
+    out.print(f"restored {volumes} volume(s) of {len(outcomes)} image(s){earlier}: [bold]{escape(str(where))}[/]")
