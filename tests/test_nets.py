@@ -1,6 +1,8 @@
 """The networks: equal to a second implementation in numpy, to CSBDeep's own output, and strict about what cannot be."""
 
 import json
+import subprocess
+import sys
 from math import lcm
 
 import h5py
@@ -343,6 +345,17 @@ IMPOSSIBLE = {
 def test_impossible_options_are_refused(kind, options, message):
     with pytest.raises(ValueError, match=message):
         build_net(kind, options)
+
+
+def run_without_torch(code: str) -> subprocess.CompletedProcess:
+    """Run in a fresh interpreter where torch cannot be imported."""
+    code = f"import sys; sys.modules['torch'] = None; {code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_without_torch_the_cure_is_told():
+    ended = run_without_torch("from live_restore.models.nets import build_net; build_net('care', {'n_dim': 2})")
+    assert "ModelError: building a network needs torch, which is not installed: pip install live_restore[train]" in ended.stderr
 
 
 @pytest.mark.parametrize(

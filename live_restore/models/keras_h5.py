@@ -77,15 +77,19 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _weights_group(file: Any, file_name: str) -> Any:
     """Find the group with the layers: the root of a weights file, ``model_weights`` of a whole model."""
-    for group in (file, _linked(file, "model_weights") if "model_weights" in file else file):
+    for group in (file, _linked(file, "model_weights") if _holds(file, "model_weights") else file):
         if "layer_names" in group.attrs or "layer_names0" in group.attrs:
             return group
-    if file_name.endswith(".weights.h5") or "layers" in file or "_layer_checkpoint_dependencies" in file:
+    if file_name.endswith(".weights.h5") or _holds(file, "layers") or _holds(file, "_layer_checkpoint_dependencies"):
         raise ModelError(
             f"{file_name} is in Keras 3's new format (.weights.h5), which does not keep the layers' names; load it with the "
             "software that wrote it and save it as plain .h5: model.keras_model.save_weights('weights_best.h5')"
         )
     raise ModelError(f"{file_name} is an HDF5 file without Keras layers (no 'layer_names'); give a weight file of CSBDeep or 3D-RCAN")
+
+
+def _holds(group: Any, name: str) -> bool:
+    return group.get(name, getlink=True) is not None  # `name in group` would follow the link
 
 
 def _names(group: Any, attribute: str) -> tuple[str, ...]:

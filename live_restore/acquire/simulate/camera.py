@@ -75,7 +75,8 @@ class Camera:
         electrons = np.minimum(rng.poisson(photons * self.quantum_efficiency), self.full_well_e)
         electrons = electrons + self.read_noise_e * rng.standard_normal(photons.shape)
         counts = np.rint(self.offset_adu + self.gain_adu_per_e * electrons)
-        return np.clip(counts, 0, _FULL_SCALE_ADU).astype(np.uint16)
+        frame: NDArray[np.uint16] = np.clip(counts, 0, _FULL_SCALE_ADU).astype(np.uint16)
+        return frame
 
     def mean_adu(self, photons: NDArray[np.floating]) -> DoubleArray:
         """Return the counts that an unsaturated exposure has on average; (..., Y, X) photons to (..., Y, X) counts."""

@@ -7,6 +7,7 @@ Positions are (z, y, x) with z = 0 at the coverslip. Sizes are those of cultured
 nuclei of 10 to 16 µm, mitochondria half a micrometre thick, microtubules far below any resolution.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 DoubleArray = NDArray[np.float64]
 
 _STEP_UM = 0.2  # between the points of a path
-_CHROMATIN_WAVES = 28
+_CHROMATIN_WAVES = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,8 +79,8 @@ class Nucleus:
     brightness : float
         Dye per µm³.
     waves_per_um : ndarray, (W, 3), float64
-        Wave vectors, radians per µm in the nucleus' own axes, whose sum is the chromatin's texture; being tied to the
-        nucleus it moves and turns with it.
+        Wave vectors, radians per µm in the nucleus' own axes, whose sum is the chromatin's texture, longer waves the
+        stronger; being tied to the nucleus it moves and turns with it.
     phases_rad : ndarray, (W,), float64
     nucleoli : ndarray, (M, 4), float64
         Centre in the unit ball and radius in µm of each dark nucleolus.
@@ -169,10 +170,10 @@ def _scatter_outlines(rng: np.random.Generator, field_um: DoubleArray, coverage:
     margin = 12.0
     wanted = coverage * float(np.prod(field_um + 2 * margin)) / (np.pi * 13.0**2)
     outlines: list[Outline] = [_outline(rng, field_um * rng.uniform(0.35, 0.65, 2))]
-    for _ in range(int(30 * wanted)):
+    for _ in range(int(40 * wanted)):
         candidate = _outline(rng, rng.uniform(-margin, field_um + margin))
         apart = [np.hypot(*(candidate.centre_um - o.centre_um)) / (candidate.radius_um + o.radius_um) for o in outlines]
-        if min(apart) > 0.85:
+        if min(apart) > 0.78:
             outlines.append(candidate)
         if len(outlines) >= wanted:
             break
@@ -181,7 +182,7 @@ def _scatter_outlines(rng: np.random.Generator, field_um: DoubleArray, coverage:
 
 def _outline(rng: np.random.Generator, centre_um: DoubleArray) -> Outline:
     waves = rng.normal(scale=(0.16, 0.09, 0.06, 0.04))
-    return Outline(centre_um, float(rng.uniform(10.5, 15.5)), waves, rng.uniform(0, 2 * np.pi, 4))
+    return Outline(centre_um, float(rng.uniform(9.5, 15.0)), waves, rng.uniform(0, 2 * np.pi, 4))
 
 
 def _grow_cell(rng: np.random.Generator, outline: Outline) -> Cell:
@@ -195,23 +196,28 @@ def _nucleus(rng: np.random.Generator, outline: Outline) -> Nucleus:
     elongation = rng.uniform(1.0, 1.35)
     radii = np.array([rng.uniform(2.3, 3.2), across / np.sqrt(elongation), across * np.sqrt(elongation)])
     centre = np.array([radii[0] + 0.5, *(outline.centre_um + 0.12 * outline.radius_um * rng.normal(size=2))])
-    directions = rng.normal(size=(_CHROMATIN_WAVES, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    lengths = 2 * np.pi / np.exp(rng.uniform(np.log(0.5), np.log(3.5), _CHROMATIN_WAVES))  # waves of 0.5 to 3.5 µm
+    waves = rng.normal(size=(_CHROMATIN_WAVES, 3))
+    waves *= (
+        2 * np.pi / (np.linalg.norm(waves, axis=1) * np.geomspace(0.4, 3.5, _CHROMATIN_WAVES))[:, None]
+    )  # 0.4 to 3.5 µm long
     number = rng.integers(1, 5)
     nucleoli = np.column_stack([rng.uniform(-0.5, 0.5, (number, 3)) * (0.5, 1, 1), rng.uniform(0.6, 1.4, number)])
     phases = rng.uniform(0, 2 * np.pi, _CHROMATIN_WAVES)
     brightness = float(np.exp(0.3 * rng.normal()))
-    return Nucleus(centre, radii, rng.uniform(0, np.pi), brightness, directions * lengths[:, None], phases, nucleoli)
+    return Nucleus(centre, radii, rng.uniform(0, np.pi), brightness, waves, phases, nucleoli)
 
 
 def _filaments(rng: np.random.Generator, outline: Outline, nucleus: Nucleus) -> Paths:
     """Microtubules: stiff, from beside the nucleus towards the edge, along which they bend."""
-    number = int(rng.integers(45, 75))
+    number = int(rng.integers(70, 120))
     away = rng.uniform(0, 2 * np.pi)
     origin = nucleus.centre_um[1:] + 0.8 * nucleus.radii_um[1] * np.array([np.sin(away), np.cos(away)])
-    starts = origin + 0.7 * rng.normal(size=(number, 2))
-    flat = _wander(rng, starts, rng.uniform(8, 34, number), 22.0, lambda at: outline.depth_um(at) > 0.6)
+    free = rng.random((number, 1)) < 0.35  # of the centrosome
+    starts = np.where(
+        free, nucleus.centre_um[1:] + 3.5 * rng.normal(size=(number, 2)), origin + 0.8 * rng.normal(size=(number, 2))
+    )
+    stop_um = rng.uniform(0.3, 3.0, number)  # most end well before the edge; those that reach it bend along
+    flat = _wander(rng, starts, rng.gamma(3.0, 5.0, number), 14.0, lambda at: outline.depth_um(at) > stop_um)
     brightness = np.exp(0.2 * rng.normal(size=(number, 1))) * np.ones(flat.shape[1])
     return Paths(_at_height(rng, flat, nucleus), np.full(number, 0.03), brightness)
 
@@ -222,27 +228,66 @@ def _mitochondria(rng: np.random.Generator, outline: Outline, nucleus: Nucleus) 
     def allowed(at: DoubleArray) -> NDArray[np.bool_]:
         return (outline.depth_um(at) > 1.2) & (_flat_distance(nucleus, at) > 1.08)
 
-    number = int(rng.integers(50, 90))
-    starts = _around_nucleus(rng, number, outline, nucleus)
-    trunks = _wander(rng, starts, rng.exponential(3.0, number) + 0.8, 2.5, allowed)
-    forks = trunks[rng.integers(0, number, number // 3), rng.integers(0, 8, number // 3)]
-    branches = _wander(rng, forks, rng.exponential(2.0, number // 3) + 0.6, 2.5, allowed, steps=trunks.shape[1])
-    flat = np.concatenate([trunks, branches])
+    starts = _around_nucleus(rng, int(rng.integers(90, 160)), outline, nucleus)
+    trunks = _wander(rng, starts, np.minimum(0.8 + rng.exponential(3.0, len(starts)), 12.0), 2.5, allowed)
+    forks = trunks[rng.integers(0, len(trunks), len(trunks) // 3), 4]
+    branches = _wander(rng, forks, np.minimum(0.6 + rng.exponential(2.0, len(forks)), 8.0), 2.5, allowed, trunks.shape[1])
+    flat = np.concatenate([trunks, branches])  # (N, S, 2)
     brightness = np.exp(0.3 * rng.normal(size=(len(flat), 1)) + 0.2 * rng.normal(size=flat.shape[:2]))
     return Paths(_at_height(rng, flat, nucleus), rng.uniform(0.16, 0.28, len(flat)), brightness)
 
 
 def _vesicles(rng: np.random.Generator, outline: Outline, nucleus: Nucleus) -> Spots:
-    number = int(rng.integers(60, 160))
-    flat = _around_nucleus(rng, number, outline, nucleus)[:, None]  # (N, 1, 2)
+    flat = _around_nucleus(rng, int(rng.integers(60, 160)), outline, nucleus)[:, None]  # (N, 1, 2)
     centres = _at_height(rng, flat, nucleus)[:, 0]  # (N, 3)
-    radii = np.clip(0.12 * np.exp(0.5 * rng.normal(size=number)), 0.04, 0.45)
-    return Spots(centres, radii, np.exp(0.6 * rng.normal(size=number)) * (radii / 0.12) ** 2)
+    radii = np.clip(0.12 * np.exp(0.5 * rng.normal(size=len(centres))), 0.04, 0.45)
+    return Spots(centres, radii, np.exp(0.6 * rng.normal(size=len(centres))) * (radii / 0.12) ** 2)
+
+
+def _wander(
+    rng: np.random.Generator,
+    starts: DoubleArray,
+    lengths_um: DoubleArray,
+    persistence_um: float,
+    allowed: Callable[[DoubleArray], NDArray[np.bool_]],
+    points: int | None = None,
+) -> DoubleArray:
+    """Walk with a slowly turning heading, turning away from where it is not allowed.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    starts : ndarray, (N, 2), float64
+    lengths_um : ndarray, (N,), float64
+        A path that is done, or finds no way, stays where it is.
+    persistence_um : float
+        Length over which the direction is remembered.
+    allowed : callable
+        (N, 2) positions to (N,) bool.
+    points : int, optional
+        S; as many as the longest path needs.
+
+    Returns
+    -------
+    ndarray, (N, S, 2), float64
+    """
+    steps = (int(lengths_um.max() / _STEP_UM) + 2 if points is None else points) - 1
+    heading = rng.uniform(0, 2 * np.pi, len(starts))
+    side = rng.choice((-0.5, 0.5), len(starts))
+    path = [starts]
+    for step in range(steps):
+        heading = heading + np.sqrt(_STEP_UM / persistence_um) * rng.normal(size=len(starts))
+        ahead = path[-1] + _STEP_UM * np.column_stack([np.sin(heading), np.cos(heading)])
+        free = allowed(ahead)
+        heading = np.where(free, heading, heading + side)
+        going = free & (step * _STEP_UM < lengths_um)
+        path.append(np.where(going[:, None], ahead, path[-1]))
+    return np.stack(path, axis=1)
 
 
 def _around_nucleus(rng: np.random.Generator, number: int, outline: Outline, nucleus: Nucleus) -> DoubleArray:
     """Positions in the cytoplasm, denser near the nucleus; (N, 2)."""
-    thrown = outline.centre_um + rng.normal(scale=0.55 * outline.radius_um, size=(40 * number, 2))
+    thrown = outline.centre_um + rng.normal(scale=0.6 * outline.radius_um, size=(40 * number, 2))
     inside = (outline.depth_um(thrown) > 1.5) & (_flat_distance(nucleus, thrown) > 1.15)
     found: DoubleArray = thrown[inside][:number]
     return found

@@ -4,7 +4,7 @@ Receives the numbers printed on an objective; hands on the widths of its blur. I
 """
 
 from dataclasses import dataclass
-from math import cos, asin, pi, sqrt
+from math import asin, cos, pi, sqrt
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Optics:
     refractive_index : float
         Of the immersion medium, which the specimen is supposed to match.
     haze : float
-        Light from all depths that a Gaussian has no room for, as a fraction of the blurred projection along z; a
+        Light from all depths that a Gaussian has no room for, per µm of the blurred projection along z; a
         widefield microscope does not lose what is out of focus, it spreads it.
     haze_um : float
         Standard deviation of that spread, in Y and X.
@@ -29,7 +29,7 @@ class Optics:
     na: float = 1.2
     wavelength_um: float = 0.52
     refractive_index: float = 1.33
-    haze: float = 0.04
+    haze: float = 0.08
     haze_um: float = 1.6
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Optics:
     def axial_sigma_um(self) -> float:
         """Standard deviation of the blur in Z (the same source); at low aperture 2 sqrt(6) n / (k na²)."""
         c = self._cos_aperture
-        spread = 4 * c**5 - 25 * c**3.5 + 42 * c**2.5 - 25 * c**1.5 + 4
+        spread: float = 4 * c**5 - 25 * c**3.5 + 42 * c**2.5 - 25 * c**1.5 + 4
         return 5 * sqrt(7) * (1 - c**1.5) / (self._wavenumber * sqrt(6 * spread))
 
     @property

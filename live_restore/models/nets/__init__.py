@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from live_restore.errors import ModelError
+
 if TYPE_CHECKING:
     from live_restore.models.nets.layers import Net
 
@@ -41,11 +43,12 @@ def build_net(kind: str, options: Mapping[str, Any], seed: int | None = None) ->
     ------
     ValueError
         If kind, an option's name or an option's value is impossible.
+    ModelError
+        If torch is not installed.
     """
     if kind not in NETS:
         raise ValueError(f"no network of kind {kind!r}; the kinds are {', '.join(NETS)}")
-    module, name = NETS[kind]
-    net_class = getattr(import_module(module), name)
+    net_class = _load(*NETS[kind])
     known = inspect.signature(net_class).parameters
     if strange := sorted(set(options) - set(known)):
         raise ValueError(f"a {kind} network has no option {', '.join(strange)}; its options are {', '.join(known)}")
@@ -55,3 +58,12 @@ def build_net(kind: str, options: Mapping[str, Any], seed: int | None = None) ->
     if seed is not None:
         net.draw_weights(seed)
     return net
+
+
+def _load(module: str, name: str) -> Any:
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as missing:
+        if missing.name != "torch":
+            raise
+        raise ModelError("building a network needs torch, which is not installed: pip install live_restore[train]") from None
