@@ -1,4 +1,4 @@
-"""The check at an engine's door: do these arrays fit the inputs of the graph?
+"""The check at an engine's door: whether the arrays fit the inputs of the graph.
 
 Receives what the caller passed to `infer` and what the graph takes; hands on the same arrays, contiguous, or says what does
 not fit. It does not know which engine runs, nor which spatial sizes a network divides: the runtime itself says that.
@@ -11,6 +11,9 @@ import numpy as np
 
 from live_restore.engines.engine import FloatArray
 from live_restore.errors import EngineMismatch
+
+# What the axes of an input are, by their number, in words.
+_AXES = {2: "(N, K)", 4: "(N, C, Y, X)", 5: "(N, C, Z, Y, X)"}
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -65,10 +68,8 @@ def check_shape(shape: tuple[int, ...], graph_input: GraphInput) -> None:
     """Refuse a shape with the wrong number of axes, the wrong channels, or nothing in it."""
     name = graph_input.name
     if len(shape) != graph_input.ndim:
-        raise EngineMismatch(
-            f"input {name!r} has shape {shape}, {len(shape)} axes; the graph takes {graph_input.ndim} axes there, "
-            f"({'N, C' if graph_input.ndim > 2 else 'N, K'}{', Z' * (graph_input.ndim == 5)}{', Y, X' * (graph_input.ndim > 3)})"
-        )
+        axes = _AXES.get(graph_input.ndim, "")
+        raise EngineMismatch(f"input {name!r} has shape {shape}; the graph takes {graph_input.ndim} axes there {axes}")
     if graph_input.channels not in (None, shape[1]):
         raise EngineMismatch(f"input {name!r} has {shape[1]} channels; the graph takes {graph_input.channels}")
     if 0 in shape:

@@ -182,6 +182,17 @@ def engine_status() -> list[EngineStatus]:
     return [_status(kind) for kind in ENGINES]
 
 
+def what_is_offered(kind: str) -> Offer:
+    """Ask one kind by name what it can do on this machine.
+
+    Raises
+    ------
+    EngineUnavailable
+        If there is no such kind, or its runtime is missing.
+    """
+    return _load(_row(kind)).offer()
+
+
 def open_engine(kind: str, onnx: bytes, precision: str = "f32", threads: int | None = None) -> Engine:
     """Open one engine by name, exactly as asked or not at all.
 

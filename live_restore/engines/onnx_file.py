@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
@@ -110,7 +110,9 @@ def read_onnx(onnx_bytes: bytes) -> OnnxFile:
     try:
         model = onnx.load_model_from_string(onnx_bytes)
     except DecodeError as damaged:
-        raise ModelError(f"these {len(onnx_bytes)} bytes are no ONNX graph, or a damaged one; export or copy it again") from damaged
+        raise ModelError(
+            f"these {len(onnx_bytes)} bytes are no ONNX graph, or a damaged one; export or copy it again"
+        ) from damaged
     _check_nodes(model)
     _check_weights(model.graph)
     file = OnnxFile(model, _opset(model))
@@ -134,7 +136,7 @@ def _opset(model: ModelProto) -> int:
     if not versions or versions[0] < _OLDEST_OPSET:
         found = versions[0] if versions else "none"
         raise ModelError(f"the ONNX graph has opset {found}; {_OLDEST_OPSET} or later is needed, so export it with opset 18")
-    return versions[0]
+    return int(versions[0])
 
 
 def _check_nodes(model: ModelProto) -> None:
@@ -185,7 +187,9 @@ def _array(tensor: TensorProto) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.asarray(numpy_helper.to_array(tensor))
     except (ValueError, TypeError, OverflowError) as wrong:
-        raise ModelError(f"the weights {tensor.name!r} do not have the size they claim ({wrong}); export the graph again") from wrong
+        raise ModelError(
+            f"the weights {tensor.name!r} do not have the size they claim ({wrong}); export the graph again"
+        ) from wrong
     return array
 
 

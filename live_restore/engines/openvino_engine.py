@@ -7,6 +7,7 @@ which sizes will come.
 
 import sys
 from collections import OrderedDict
+from importlib import import_module
 from math import prod
 from types import ModuleType
 from typing import Any, Self
@@ -34,12 +35,10 @@ def _import_openvino() -> ModuleType:
     if "openvino" not in sys.modules:
         sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
         try:
-            import openvino
+            import_module("openvino")
         finally:
             del sys.modules["openvino.tools.ovc"]
-    import openvino
-
-    return openvino
+    return import_module("openvino")
 
 
 ov: Any = _import_openvino()

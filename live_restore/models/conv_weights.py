@@ -50,12 +50,12 @@ class ConvWeights:
     @property
     def channels_in(self) -> int:
         """Channels that it receives."""
-        return self.kernel.shape[-2]
+        return int(self.kernel.shape[-2])
 
     @property
     def channels_out(self) -> int:
         """Channels that it gives."""
-        return self.kernel.shape[-1]
+        return int(self.kernel.shape[-1])
 
 
 def checked_conv(name: str, arrays: Mapping[str, NDArray[Any]]) -> ConvWeights:
@@ -89,7 +89,9 @@ def checked_conv(name: str, arrays: Mapping[str, NDArray[Any]]) -> ConvWeights:
 def _not_a_convolution(name: str, parts: list[str]) -> str:
     missing = [part for part in ("kernel", "bias") if part not in parts]
     if parts and not set(parts) - {"kernel", "bias"}:
-        return f"layer '{name}' has no {missing[0]}; CARE and RCAN convolutions have a kernel and a bias, the file is incomplete"
+        return (
+            f"layer '{name}' has no {missing[0]}; CARE and RCAN convolutions have a kernel and a bias, the file is incomplete"
+        )
     return (
         f"layer '{name}' holds {', '.join(parts) or 'nothing'}; only convolutions with kernel and bias can be imported "
         "(with batch normalisation it may be a Noise2Void network, which is neither CARE nor RCAN)"
@@ -112,7 +114,7 @@ def check_layers(found: Sequence[ConvWeights], expected: Sequence[tuple[str, Ker
     for conv, (name, shape) in zip(found, expected, strict=True):
         if conv.kernel.shape != shape:
             raise ModelError(
-                f"layer '{conv.name}' has a kernel of shape {conv.kernel.shape}, but as '{name}' of {network} it would have {shape}"
+                f"layer '{conv.name}' has a kernel of shape {conv.kernel.shape}, as '{name}' of {network} it would have {shape}"
             )
 
 
@@ -140,7 +142,9 @@ def built(kind: str, options: Mapping[str, Any], weights: Sequence[ConvWeights])
     try:
         net: Any = build_net(kind, dict(options))
     except ModuleNotFoundError as error:
-        raise ModelError(f"importing a {kind} network needs {error.name}; install it with: pip install 'live_restore[train]'") from error
+        raise ModelError(
+            f"importing a {kind} network needs {error.name}; install it with: pip install 'live_restore[train]'"
+        ) from error
     except ValueError as error:
         raise ModelError(f"no {kind} network is like this: {error}") from error
     for (_, conv), layer in zip(net.convolutions(), weights, strict=True):

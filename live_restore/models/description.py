@@ -10,6 +10,7 @@ software gets the network's units.
 
 import math
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,29 +35,37 @@ ARCHITECTURE_CITES = {"care": _CARE_CITE, "projection_care": _CARE_CITE, "caream
 
 # Far below any contrast of an image; bioimage.io asks for more than nothing.
 _EPS = 1e-12
-# bioimage.io refuses a smaller standard deviation.
-_SMALLEST_STD = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a package says of itself to people.
+
+    Attributes
+    ----------
+    name, description : str
+        Characters that bioimage.io does not allow in a name become ``-`` in the description file.
+    licence : str or None
+        SPDX identifier.
+    authors, cite : tuple of str
+        Names; references, of which bioimage.io takes those that have a DOI.
+    """
+
+    name: str
+    description: str
+    licence: str | None = None
+    authors: tuple[str, ...] = ()
+    cite: tuple[str, ...] = ()
 
 
 def describe_model(
-    *,
-    name: str,
-    description: str,
-    facts: ModelFacts,
-    input_shape: tuple[int, ...],
-    sha256: dict[str, str],
-    opset: int,
-    highest_output: float,
-    licence: str | None,
-    authors: tuple[str, ...],
-    cite: tuple[str, ...],
+    about: About, facts: ModelFacts, *, input_shape: tuple[int, ...], sha256: dict[str, str], opset: int, highest_output: float
 ) -> dict[str, Any]:
     """Describe a model as bioimage.io does.
 
     Parameters
     ----------
-    name, description : str
-        Characters that bioimage.io does not allow in a name become ``-``.
+    about : About
     facts : ModelFacts
     input_shape : tuple of int
         Of the test input, (N, C, [Z,] Y, X).
@@ -65,20 +74,16 @@ def describe_model(
     opset : int
         Of the ONNX graph.
     highest_output : float
-        Largest value of the test output; other software may miss it by a thousandth of this.
-    licence : str or None
-        SPDX identifier.
-    authors, cite : tuple of str
-        Names; references, of which bioimage.io takes those that have a DOI.
+        Largest value of the test output as it is filed; other software may miss it by a thousandth of this.
     """
     return {
         "type": "model",
         "format_version": FORMAT_VERSION,
-        "name": fitting_name(name),
-        "description": description,
-        **({"license": licence} if licence else {}),
-        "authors": [{"name": re.sub(r"[/\\]", " ", author)} for author in authors or ("unknown",)],
-        "cite": _citations(cite, facts.architecture.kind),
+        "name": fitting_name(about.name),
+        "description": about.description,
+        **({"license": about.licence} if about.licence else {}),
+        "authors": [{"name": re.sub(r"[/\\]", " ", author)} for author in about.authors or ("unknown",)],
+        "cite": _citations(about.cite, facts.architecture.kind),
         "tags": ["restoration", "denoising", "fluorescence", f"{facts.geometry.n_dim}d", facts.architecture.kind],
         "documentation": README_NAME,
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,7 +110,7 @@ def _citations(cite: tuple[str, ...], kind: str) -> list[dict[str, str]]:
 
 
 def _tolerance(highest_output: float) -> dict[str, Any]:
-    absolute = min(max(1e-3 * highest_output, 1e-6), 0.1)
+    absolute = max(1e-3 * highest_output, 1e-9)
     return {"relative_tolerance": 1e-3, "absolute_tolerance": absolute, "mismatched_elements_per_million": 100}
 
 
@@ -191,7 +196,10 @@ def postprocessing(facts: ModelFacts) -> list[dict[str, Any]]:
         return []
     low, span = list(counts.low), _spans(counts)
     if facts.probabilistic:  # a scale has no offset
-        low, span = _per_channel(low, facts.channels_out) + [0.0] * facts.channels_out, _per_channel(span, facts.channels_out) * 2
+        low, span = (
+            _per_channel(low, facts.channels_out) + [0.0] * facts.channels_out,
+            _per_channel(span, facts.channels_out) * 2,
+        )
     if set(low) == {0.0} and set(span) == {1.0}:
         return []
     kwargs = {"gain": span[0], "offset": low[0]} if len(low) == 1 else {"axis": "channel", "gain": span, "offset": low}
@@ -210,10 +218,6 @@ def output_range(facts: ModelFacts) -> FrozenRange | None:
 
 def _to_unit_range(counts: FrozenRange) -> list[dict[str, Any]]:
     low, span = list(counts.low), _spans(counts)
-    if min(span) < _SMALLEST_STD:
-        gain, offset = [1 / s for s in span], [-at / s for at, s in zip(low, span, strict=True)]
-        kwargs = {"gain": gain[0], "offset": offset[0]} if len(low) == 1 else {"axis": "channel", "gain": gain, "offset": offset}
-        return [{"id": "scale_linear", "kwargs": kwargs}]
     kwargs = {"mean": low[0], "std": span[0]} if len(low) == 1 else {"axis": "channel", "mean": low, "std": span}
     return [{"id": "fixed_zero_mean_unit_variance", "kwargs": kwargs}]
 
@@ -226,14 +230,14 @@ def _per_channel(values: list[float], channels: int) -> list[float]:
     return values * channels if len(values) == 1 else values
 
 
-def readme(name: str, description: str, facts: ModelFacts, cite: tuple[str, ...]) -> str:
+def readme(about: About, facts: ModelFacts) -> str:
     """Write the documentation of a package, in Markdown."""
     geometry, provenance = facts.geometry, facts.provenance
     factor = " x ".join(map(str, geometry.divisible_by))
     notes = "".join(f"- {note}\n" for note in provenance.notes) or "- none\n"
-    return f"""# {name}
+    return f"""# {about.name}
 
-{description}
+{about.description}
 
 A {geometry.n_dim}D network of the kind `{facts.architecture.kind}` with {facts.architecture.parameters:,} trained numbers.
 Image sizes must be multiples of {factor} ({" ".join(SPACE_AXES[-geometry.n_dim :])}); no output pixel depends on input
@@ -259,7 +263,7 @@ has not seen, by PSNR, SSIM and by the eye. {_scores_text(facts)}
 {notes}
 ## References
 
-{"".join(f"- {text}{chr(10)}" for text in cite) or ARCHITECTURE_CITES.get(facts.architecture.kind, "none stated")}
+{"".join(f"- {text}{chr(10)}" for text in about.cite) or ARCHITECTURE_CITES.get(facts.architecture.kind, "none stated")}
 """
 
 

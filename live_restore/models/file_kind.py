@@ -44,7 +44,9 @@ KINDS = (
     FileKind("zip", (b"PK\x03\x04", b"PK\x05\x06"), "a zip archive", "give the archive to 'live-restore import' as it is"),
     FileKind("gzip", (b"\x1f\x8b",), "a gzip archive", "unpack it and import what is inside"),
     FileKind("pickle", (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "a Python pickle", _NEVER),
-    FileKind("git-lfs", (b"version https://git-lfs",), "a Git LFS pointer", "run 'git lfs pull' in its repository and import again"),
+    FileKind(
+        "git-lfs", (b"version https://git-lfs",), "a Git LFS pointer", "run 'git lfs pull' in its repository and import again"
+    ),
     FileKind("html", (b"<!doctype html", b"<html", b"<?xml", b"<head"), "a web page", _ASK_AGAIN, any_case=True),
     FileKind("json", (b"{", b"["), "a JSON text", _ASK_AGAIN),
 )

@@ -1,7 +1,7 @@
 """The geometry of a network, read off its ONNX graph: receptive field, divisibility, memory and arithmetic.
 
 Receives an ONNX graph; hands on `Geometry`. Walks the operations in order with an image so large that its sizes tell the
-axes apart; no pixel is computed. What single operations do is in `live_restore.models.reach`. It does not know which
+axes apart; no pixel is computed. What single operations do is in `live_restore.models.operation_rules`. It does not know which
 network it is, nor tiles.
 """
 
@@ -15,11 +15,12 @@ import numpy as np
 from live_restore.engines.onnx_file import Node, OnnxFile, read_onnx
 from live_restore.errors import ModelError
 from live_restore.models.facts import Geometry
-from live_restore.models.reach import POINTWISE, RULES, Feature, Part, Reach, Value
+from live_restore.models.operation_rules import POINTWISE, RULES
+from live_restore.models.reach import Feature, Part, Reach, Value
 from live_restore.models.shape_arithmetic import fold
 
 # Sizes of the imaginary image, by number of spatial axes: divisible by everything likely, each different.
-_SIZES = {2: (128 * 45, 128 * 63), 3: (128 * 27, 128 * 45, 128 * 63)}
+_SIZES = {2: (1024 * 45, 1024 * 63), 3: (1024 * 27, 1024 * 45, 1024 * 63)}
 
 # Tensors without Z, behind a projection, are shared by the planes of the volume: by this many, nominally.
 _PROJECTED_PLANES = 8
@@ -101,9 +102,14 @@ def _follow(node: Node, walk: _Walk) -> list[Value]:
                 return [known]
         found = RULES[node.op](node, inputs) if node.op in RULES else None
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as reason:
-        raise ModelError(f"{node.words} of the ONNX graph cannot be followed: {_words(reason)}; see docs of measure_geometry") from reason
+        raise ModelError(
+            f"{node.words} of the ONNX graph cannot be followed: {_words(reason)}; export it with open image sizes and plain "
+            "operations"
+        ) from reason
     if found is None:
-        raise ModelError(f"the ONNX graph uses {node.words}, whose reach is not known; networks may use {', '.join(sorted(RULES))}")
+        raise ModelError(
+            f"the ONNX graph uses {node.words}, whose reach is not known; networks may use {', '.join(sorted(RULES))}"
+        )
     return found if isinstance(found, list) else [found]
 
 

@@ -4,24 +4,317 @@ Receives the path of a model that somebody else's software wrote; hands on a `Mo
 format is read, that is each importer's own, nor how a package is laid out.
 """
 
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from live_restore import __version__
+from live_restore.errors import ModelError
+from live_restore.intensity import IntensityRange, measure_mean_std, measure_percentiles
+from live_restore.models.example_image import render_counts
+from live_restore.models.facts import Geometry, ModelFacts, Normalisation, Provenance
+from live_restore.models.file_kind import kind_of
+from live_restore.models.imported import Imported
 
 if TYPE_CHECKING:
     from live_restore.models.package import ModelPackage
 
+FloatArray = NDArray[np.float32]
+Procedure = Literal["direct", "upsampling", "isotropic"]
 
-def import_model(
+
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """One format: its name for the user, the module whose ``read(source)`` reads it, whether ``weights`` may be chosen."""
+
+    name: str
+    module: str
+    chooses_weights: bool = False
+
+
+CSBDEEP = Importer("a CSBDeep model folder, .h5 or TF_SavedModel.zip", "live_restore.models.from_csbdeep", chooses_weights=True)
+RCAN = Importer("a 3D-RCAN .hdf5 or its folder", "live_restore.models.from_rcan", chooses_weights=True)
+CAREAMICS = Importer("a CAREamics .ckpt", "live_restore.models.from_careamics")
+BIOIMAGEIO = Importer("a bioimage.io package", "live_restore.models.from_bioimageio")
+IMPORTERS = (CSBDEEP, RCAN, CAREAMICS, BIOIMAGEIO)
+
+# Files by which a folder or a zip is recognised; the first that is there decides.
+_TELLING_FILES = (
+    ("rdf.yaml", BIOIMAGEIO),
+    ("bioimageio.yaml", BIOIMAGEIO),
+    ("saved_model.pb", CSBDEEP),
+    ("data.pkl", CAREAMICS),
+)
+
+# Sizes of the rendered test image, made multiples of what the network divides.
+_TEST_SIZES = {2: (128, 128), 3: (16, 64, 64)}
+
+
+def import_model(  # noqa: PLR0913 (one argument per option of the command)
     source: Path,
     output: Path,
     *,
     name: str | None = None,
-    procedure: Literal["direct", "upsampling", "isotropic"] = "direct",
+    procedure: Procedure = "direct",
     z_factor: float | None = None,
     low_percentile: float | None = None,
     high_percentile: float | None = None,
     overwrite: bool = False,
     weights: Path | None = None,
 ) -> "ModelPackage":
-    """Read a model in a foreign format and write it as a package."""
-    raise NotImplementedError
+    """Read a model in a foreign format and write it as a package.
+
+    Parameters
+    ----------
+    source : Path
+        What an importer of `IMPORTERS` reads.
+    output : Path
+        The package to write: a folder, or a file that ends in ``.zip``.
+    name : str, optional
+        Default: the source's own.
+    procedure : {"direct", "upsampling", "isotropic"}
+        How the network was used; CSBDeep's files do not say.
+    z_factor : float, optional
+        How many times finer Z becomes, for ``upsampling`` and ``isotropic``.
+    low_percentile, high_percentile : float, optional
+        In percent. Default: what the software that trained the model uses.
+    overwrite : bool
+        Replace a package that lies at `output`.
+    weights : Path, optional
+        Which weight file, where a folder holds several.
+
+    Raises
+    ------
+    ModelError
+        If the source cannot be read, or is no network that can be restored with.
+    """
+    from live_restore.models.graph import measure_geometry
+    from live_restore.models.package import write_package
+
+    imported = read_source(source, weights)
+    normalisation = _with_percentiles(imported.normalisation, low_percentile, high_percentile)
+    onnx = _onnx(imported)
+    facts = _facts(imported, normalisation, measure_geometry(onnx), procedure, z_factor)
+    test_input, test_output = _test_images(imported, onnx, facts)
+    return write_package(
+        output,
+        name=name or _long_enough(imported.name),
+        description=imported.description or describe(facts),
+        onnx=onnx,
+        test_input=test_input,
+        test_output=test_output,
+        facts=facts,
+        licence=imported.licence,
+        authors=imported.authors,
+        cite=imported.cite,
+        overwrite=overwrite,
+    )
+
+
+def read_source(source: Path, weights: Path | None = None) -> Imported:
+    """Find the importer for a source and let it read."""
+    importer = importer_of(source)
+    if weights is not None and not importer.chooses_weights:
+        raise ModelError(
+            f"{source.name} is {importer.name}, which has one set of weights; leave out the choice of {weights.name}"
+        )
+    read = import_module(importer.module).read
+    imported: Imported = read(source, weights) if importer.chooses_weights else read(source)
+    return imported
+
+
+def importer_of(source: Path) -> Importer:
+    """Tell who can read a source: by what lies in it, never by its name alone.
+
+    Raises
+    ------
+    ModelError
+        If nobody can, with what it is.
+    """
+    if not source.exists():
+        raise ModelError(f"there is nothing at {source}; check the path")
+    return _importer_of_folder(source) if source.is_dir() else _importer_of_file(source)
+
+
+def describe(facts: ModelFacts) -> str:
+    """Describe a network in one sentence, e.g. ``2D CARE network, 332,641 parameters, imported from csbdeep-h5``."""
+    architecture = facts.architecture
+    kind = architecture.kind.replace("_", " ").replace("care", "CARE").replace("rcan", "RCAN")
+    probabilistic = ", probabilistic" if facts.probabilistic else ""
+    size = f", {architecture.parameters:,} parameters" if architecture.parameters else ""
+    return f"{facts.geometry.n_dim}D {kind} network{probabilistic}{size}, imported from {facts.provenance.source_format}"
+
+
+def _importer_of_folder(folder: Path) -> Importer:
+    from live_restore.models.from_csbdeep import CONFIG, EXPORT
+    from live_restore.models.from_rcan import checkpoints
+
+    names = sorted(path.name for path in folder.iterdir())
+    if telling := _telling(names):
+        return telling
+    if checkpoints(folder):
+        return RCAN
+    if CONFIG in names or EXPORT in names:
+        return CSBDEEP
+    for path in sorted(folder.glob("*.h5")) + sorted(folder.glob("*.hdf5")):
+        return _importer_of_hdf5(path)
+    raise ModelError(f"the folder {folder} holds no model that is known ({_shown(names)}); {_readable()}")
+
+
+def _importer_of_file(path: Path) -> Importer:
+    kind = kind_of(path)
+    if kind.name == "hdf5":
+        return _importer_of_hdf5(path)
+    if kind.name == "zip":
+        return _importer_of_zip(path)
+    if path.suffix == ".json" and kind.name == "json":
+        return CSBDEEP
+    if path.suffix in (".yaml", ".yml"):
+        return BIOIMAGEIO
+    if path.suffix == ".onnx":
+        raise ModelError(
+            f"{path.name} is a bare graph that does not say how to normalise; import a bioimage.io package that holds it"
+        )
+    raise ModelError(f"{path.name} is {kind.description}: {kind.cure}. {_readable()}")
+
+
+def _importer_of_hdf5(path: Path) -> Importer:
+    from live_restore.models.from_csbdeep import recognises
+    from live_restore.models.keras_h5 import read_layer_names
+
+    names = read_layer_names(path)
+    if recognises(names):
+        return CSBDEEP
+    if any(name.startswith(("conv2d", "conv3d")) for name in names):
+        return RCAN
+    raise ModelError(
+        f"{path.name} has the layers {_shown(list(names))}, which are those of neither CARE nor 3D-RCAN; {_readable()}"
+    )
+
+
+def _importer_of_zip(path: Path) -> Importer:
+    from live_restore.models.saved_model import zip_names
+
+    names = zip_names(path)
+    if telling := _telling([name.rpartition("/")[2] for name in names]):
+        return telling
+    if "model.weights.h5" in names:
+        raise ModelError(
+            f"{path.name} is in Keras 3's own format (.keras), which does not keep the layers' names; load it with the "
+            "software that wrote it and save its weights: model.keras_model.save_weights('weights_best.h5')"
+        )
+    raise ModelError(f"the zip {path.name} holds no model that is known ({_shown(names)}); {_readable()}")
+
+
+def _telling(names: list[str]) -> Importer | None:
+    return next((importer for file, importer in _TELLING_FILES if file in names), None)
+
+
+def _shown(names: list[str]) -> str:
+    return (", ".join(names[:5]) + (", ..." if len(names) > 5 else "")) or "it is empty"
+
+
+def _readable() -> str:
+    return "what can be imported: " + "; ".join(importer.name for importer in IMPORTERS)
+
+
+def _with_percentiles(normalisation: Normalisation, low: float | None, high: float | None) -> Normalisation:
+    if low is None and high is None:
+        return normalisation
+    if normalisation.measure != "percentiles" or normalisation.mode == "frozen":
+        raise ModelError(
+            f"this model is normalised by {normalisation.measure} ({normalisation.mode}); leave out the percentiles"
+        )
+    chosen = {"low_percentile": low, "high_percentile": high}
+    try:
+        return Normalisation(**normalisation.model_dump() | {key: value for key, value in chosen.items() if value is not None})
+    except ValidationError as error:
+        raise ModelError(f"these percentiles are not possible: {_reasons(error)}") from error
+
+
+def _onnx(imported: Imported) -> bytes:
+    if imported.onnx is not None:
+        return imported.onnx
+    from live_restore.models.onnx_export import to_onnx
+
+    return to_onnx(imported.net)
+
+
+def _facts(
+    imported: Imported, normalisation: Normalisation, geometry: Geometry, procedure: Procedure, z_factor: float | None
+) -> ModelFacts:
+    try:
+        return ModelFacts(
+            architecture=imported.architecture,
+            geometry=geometry,
+            channels_in=imported.channels_in,
+            channels_out=imported.channels_out,
+            probabilistic=imported.probabilistic,
+            procedure=procedure,
+            z_factor=z_factor,
+            normalisation=normalisation,
+            provenance=_provenance(imported),
+        )
+    except ValidationError as error:
+        raise ModelError(f"{imported.source_name} cannot be imported like this: {_reasons(error)}") from error
+
+
+def _provenance(imported: Imported) -> Provenance:
+    return Provenance(
+        source_format=imported.source_format,
+        source_name=imported.source_name,
+        source_sha256=imported.source_sha256,
+        written_by=imported.written_by,
+        imported_by=f"live_restore {__version__}",
+        notes=imported.notes,
+    )
+
+
+def _reasons(error: ValidationError) -> str:
+    return "; ".join(str(entry["msg"]).removeprefix("Value error, ") for entry in error.errors())
+
+
+def _test_images(imported: Imported, onnx: bytes, facts: ModelFacts) -> tuple[FloatArray, FloatArray]:
+    """Take the source's own test images, or render one and run the network; (N, C, [Z,] Y, X) float32, network units."""
+    as_trained = facts.normalisation == imported.normalisation
+    if as_trained and imported.test_input is not None and imported.test_output is not None:
+        return imported.test_input, imported.test_output
+    batch = _rendered(facts)
+    return batch, _run(imported, onnx, batch)
+
+
+def _rendered(facts: ModelFacts) -> FloatArray:
+    geometry = facts.geometry
+    sizes = [-(-size // step) * step for size, step in zip(_TEST_SIZES[geometry.n_dim], geometry.divisible_by, strict=True)]
+    counts = render_counts((facts.channels_in, *sizes))
+    return _range(counts, facts.normalisation).scale(counts)[None]  # (1, C, [Z,] Y, X)
+
+
+def _range(counts: NDArray[np.uint16], normalisation: Normalisation) -> IntensityRange:
+    if normalisation.measure == "mean_std":
+        return measure_mean_std(counts, normalisation.per_channel)
+    return measure_percentiles(counts, normalisation.low_percentile, normalisation.high_percentile, normalisation.per_channel)
+
+
+def _run(imported: Imported, onnx: bytes, batch: FloatArray) -> FloatArray:
+    """Run the network itself, or, where there is only a graph, the graph on the CPU; float32 either way."""
+    if imported.net is not None:
+        from live_restore.models.onnx_export import run_net
+
+        return run_net(imported.net, batch)
+    from live_restore.engines.engine import open_engine
+
+    with open_engine("openvino", onnx, "f32") as engine:
+        outputs: Any = engine.infer(batch)
+    result: FloatArray = outputs[0]
+    return result
+
+
+def _long_enough(name: str) -> str:
+    """Lengthen a name of less than the five letters that bioimage.io wants."""
+    return name if len(name) >= 5 else f"{name} model".strip()

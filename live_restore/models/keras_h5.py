@@ -85,7 +85,9 @@ def _weights_group(file: Any, file_name: str) -> Any:
             f"{file_name} is in Keras 3's new format (.weights.h5), which does not keep the layers' names; load it with the "
             "software that wrote it and save it as plain .h5: model.keras_model.save_weights('weights_best.h5')"
         )
-    raise ModelError(f"{file_name} is an HDF5 file without Keras layers (no 'layer_names'); give a weight file of CSBDeep or 3D-RCAN")
+    raise ModelError(
+        f"{file_name} is an HDF5 file without Keras layers (no 'layer_names'); give a weight file of CSBDeep or 3D-RCAN"
+    )
 
 
 def _holds(group: Any, name: str) -> bool:
@@ -116,7 +118,9 @@ def _convolutions(group: Any, layer_names: tuple[str, ...]) -> tuple[ConvWeights
         for name, datasets in _datasets_by_layer(_linked(group, layer_name), layer_name).items():
             room -= sum(_checked_size(dataset) for dataset in datasets.values())
             if room < 0:
-                raise ModelError(f"the file claims more than {LARGEST_WEIGHTS:,} weights (at layer '{name}'); no network here is so large")
+                raise ModelError(
+                    f"the file claims more than {LARGEST_WEIGHTS:,} weights (at layer '{name}'); no network here is so large"
+                )
             found.append(checked_conv(name, {part: _read(dataset) for part, dataset in datasets.items()}))
     return tuple(found)
 
@@ -141,25 +145,35 @@ def _linked(group: Any, name: str) -> Any:
         if link is None:
             raise ModelError(f"the file names '{name}' but holds no '{step}'; it is incomplete, copy or download it again")
         if not isinstance(link, h5py.HardLink):
-            raise ModelError(f"'{name}' is a {type(link).__name__} to somewhere else; weights must lie in the file itself, it is not followed")
+            raise ModelError(
+                f"'{name}' is a {type(link).__name__} to elsewhere, not followed; weights must lie in the file itself"
+            )
         group = group[step]
     return group
 
 
 def _checked_size(dataset: Any) -> int:
-    """Number of elements, once it is sure that they are plain numbers that lie in the file."""
+    """Count the elements, once it is sure that they are plain numbers that lie in the file."""
     import h5py
 
     if not isinstance(dataset, h5py.Dataset):
         raise ModelError(f"'{dataset.name}' should be an array of weights but is a group; the file is damaged")
     if dataset.is_virtual or dataset.external:
-        raise ModelError(f"'{dataset.name}' refers to data in other files; weights must lie in the file itself, it is not followed")
+        raise ModelError(
+            f"'{dataset.name}' refers to data in other files; weights must lie in the file itself, it is not followed"
+        )
     if dataset.dtype.kind != "f":
-        raise ModelError(f"'{dataset.name}' has dtype {dataset.dtype}; weights are floating-point numbers, nothing else is read")
+        raise ModelError(
+            f"'{dataset.name}' has dtype {dataset.dtype}; weights are floating-point numbers, nothing else is read"
+        )
     if dataset.id.get_create_plist().get_nfilters():
-        raise ModelError(f"'{dataset.name}' is compressed, which Keras never does; unpack it with: h5repack -f NONE in.h5 out.h5")
+        raise ModelError(
+            f"'{dataset.name}' is compressed, which Keras never does; unpack it with: h5repack -f NONE in.h5 out.h5"
+        )
     if dataset.id.get_storage_size() < dataset.nbytes:
-        raise ModelError(f"'{dataset.name}' claims shape {dataset.shape} but the file does not hold so many numbers; it is incomplete")
+        raise ModelError(
+            f"'{dataset.name}' claims shape {dataset.shape} but the file does not hold so many numbers; it is incomplete"
+        )
     return int(dataset.size)
 
 

@@ -202,11 +202,13 @@ def parse_description(text: bytes, label: str) -> dict[str, Any]:
     """
     try:
         _refuse_bombs(text, label)
-        content = yaml.load(text, Loader=_SafeLoader)  # noqa: S506  (it is the safe one)
+        content = yaml.load(text, Loader=_SafeLoader)
     except (yaml.YAMLError, ValueError, UnicodeDecodeError) as error:
         raise ModelError(f"{label} is no readable YAML ({_first_line(error)}); get the package again") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{label} holds a {type(content).__name__} where a bioimage.io description has fields; get the package again")
+        raise ModelError(
+            f"{label} holds a {type(content).__name__} where a bioimage.io description has fields; get the package again"
+        )
     return content
 
 
@@ -218,7 +220,7 @@ def _refuse_bombs(text: bytes, label: str) -> None:
     for event in yaml.parse(text, Loader=_SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             # an unknown size is an alias inside of what it stands for: endless
-            nodes += sizes.get(event.anchor, _MOST_NODES)
+            nodes += sizes.get(event.anchor or "", _MOST_NODES)
         elif isinstance(event, yaml.CollectionStartEvent):
             unfinished.append((event.anchor or "", nodes))
         elif isinstance(event, yaml.CollectionEndEvent):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from live_restore.errors import ModelError
 from live_restore.models.protobuf import fields, first_bytes, first_text, messages, read_varint
 
-_PASSING = ("Identity", "NoOp", "StopGradient")
+_PASSING = ("Identity", "StopGradient")
 _ADDING = ("Add", "AddV2", "AddN")
 
 
@@ -60,7 +60,9 @@ def read_graph(saved_model: bytes) -> GraphFacts:
         raise ModelError(f"saved_model.pb has no operation '{output}', its own output; it is damaged, export the model again")
     residual, last_activation = _ending(nodes, output)
     version = first_text(first_bytes(graph, 1), 5)
-    return GraphFacts(residual, last_activation, tuple(_pools(nodes, output)), f"tensorflow {version}" if version else "unknown")
+    return GraphFacts(
+        residual, last_activation, tuple(_pools(nodes, output)), f"tensorflow {version}" if version else "unknown"
+    )
 
 
 def _node(message: bytes) -> _Node:
@@ -85,32 +87,34 @@ def _ending(nodes: dict[str, _Node], name: str) -> tuple[bool | None, str | None
     """Walk back from the output to the head: [concat with the scale] <- [relu] <- [add the input] <- head."""
     name = _skip(nodes, name)
     if _op(nodes, name) == "ConcatV2":
-        name = _skip(nodes, nodes[name].inputs[0])  # the mean comes first
+        name = _source(nodes, name)  # the mean comes first
     last_activation = "linear"
     if _op(nodes, name) == "Relu":
-        last_activation, name = "relu", _skip(nodes, nodes[name].inputs[0])
-    if _op(nodes, name) in _ADDING and not _is_bias(nodes, name):
-        return True, last_activation
-    if _op(nodes, name) == "BiasAdd" or _is_bias(nodes, name):
+        last_activation, name = "relu", _source(nodes, name)
+    if _adds_bias(nodes, name):
         return False, last_activation
+    if _op(nodes, name) in _ADDING:
+        return True, last_activation
     return None, None
 
 
-def _is_bias(nodes: dict[str, _Node], name: str) -> bool:
-    """Whether an addition adds a bias: one side is a convolution, the other hangs on nothing but a variable."""
-    node = nodes[name]
-    if node.op not in _ADDING:
-        return False
-    ops = {_op(nodes, _skip(nodes, source)) for source in node.inputs}
-    return bool(ops & {"Conv2D", "Conv3D"})
+def _adds_bias(nodes: dict[str, _Node], name: str) -> bool:
+    """Whether an operation adds the bias of a convolution; old versions of Keras did that by a plain addition."""
+    if _op(nodes, name) in _ADDING:
+        return any(_op(nodes, _skip(nodes, source)) in ("Conv2D", "Conv3D") for source in nodes[name].inputs)
+    return _op(nodes, name) == "BiasAdd"
+
+
+def _source(nodes: dict[str, _Node], name: str) -> str:
+    return _skip(nodes, next(iter(nodes[name].inputs), ""))
 
 
 def _skip(nodes: dict[str, _Node], name: str) -> str:
-    for _ in range(len(nodes)):
-        node = nodes.get(name)
-        if node is None or node.op not in _PASSING or not node.inputs:
-            return name
-        name = node.inputs[0]
+    """Go back over operations that change nothing."""
+    for _ in range(len(nodes)):  # a cycle, which no real graph has, ends too
+        if _op(nodes, name) not in _PASSING or not nodes[name].inputs:
+            break
+        name = nodes[name].inputs[0]
     return name
 
 

@@ -64,7 +64,9 @@ def read_saved_model(path: Path) -> SavedModel:
     """
     files = _folder_files(path) if path.is_dir() else _zip_files(path)
     if missing := sorted({GRAPH, _INDEX} - set(files)):
-        raise ModelError(f"{path.name} is no complete SavedModel, it lacks {' and '.join(missing)}; export it again with CSBDeep's export_TF")
+        raise ModelError(
+            f"{path.name} is no complete SavedModel, it lacks {' and '.join(missing)}; export it again with CSBDeep's export_TF"
+        )
     shards = {int(match[1]): data for name, data in files.items() if (match := _SHARD.fullmatch(name))}
     tensors = read_tensors(files[_INDEX], shards)
     digest = sha256_of(b"".join(shards[number] for number in sorted(shards)) if path.is_dir() else path)
@@ -75,7 +77,7 @@ def is_saved_model(path: Path) -> bool:
     """Whether a folder or zip holds a SavedModel, by the names in it."""
     if path.is_dir():
         return (path / GRAPH).is_file()
-    return any(_inner_name(name, "") == GRAPH or name.endswith(f"/{GRAPH}") for name in zip_names(path))
+    return any(name.rpartition("/")[2] == GRAPH for name in zip_names(path))
 
 
 def zip_names(path: Path) -> list[str]:
@@ -110,12 +112,13 @@ def _wanted(entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
     """Choose the SavedModel's files, wherever in the zip its folder lies, once their names and sizes are harmless."""
     for entry in entries:
         _check_entry(entry)
-    graph = next((entry.filename for entry in entries if entry.filename.endswith(GRAPH)), GRAPH)
-    folder = graph.removesuffix(GRAPH)
-    inner = {_inner_name(entry.filename, folder): entry for entry in entries}
+    graph = next((entry.filename for entry in entries if entry.filename.rpartition("/")[2] == GRAPH), GRAPH)
+    inner = {entry.filename.removeprefix(graph.removesuffix(GRAPH)): entry for entry in entries}
     wanted = {name: entry for name, entry in inner.items() if name in (GRAPH, _INDEX, _META) or _SHARD.fullmatch(name)}
     if (total := sum(entry.file_size for entry in wanted.values())) > _LARGEST_BYTES:
-        raise ModelError(f"the zip would unpack to {total >> 20} MB, more than {_LARGEST_BYTES >> 20}; no network here is so large, not read")
+        raise ModelError(
+            f"the zip would unpack to {total >> 20} MB, more than {_LARGEST_BYTES >> 20}; no network here is so large, not read"
+        )
     return wanted
 
 
@@ -124,11 +127,9 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or ":" in name:
         raise ModelError(f"the zip holds '{name}', which points outside of it; it is no export of CSBDeep, not read")
     if entry.file_size > _LARGEST_RATIO * max(entry.compress_size, 1) and entry.file_size > 1 << 20:
-        raise ModelError(f"'{name}' in the zip would unpack {entry.compress_size:,} bytes to {entry.file_size:,}; that is a zip bomb, not read")
-
-
-def _inner_name(name: str, folder: str) -> str:
-    return name.removeprefix(folder)
+        raise ModelError(
+            f"'{name}' in the zip would unpack from {entry.compress_size:,} to {entry.file_size:,} bytes; a zip bomb, not read"
+        )
 
 
 def _meta(text: bytes) -> dict[str, Any]:

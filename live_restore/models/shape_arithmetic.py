@@ -60,9 +60,9 @@ def _filled(node: Node, shape: Array | None) -> Array:
 
 
 def _range(_: Node, start: Array, stop: Array, step: Array) -> Array:
-    if float(stop - start) / float(step) > _MOST_NUMBERS:
+    if (stop.item() - start.item()) / step.item() > _MOST_NUMBERS:
         raise ValueError(f"a range of over {_MOST_NUMBERS} numbers")
-    return np.arange(start, stop, step)
+    return np.arange(start.item(), stop.item(), step.item(), dtype=start.dtype)
 
 
 def _cast(node: Node, array: Array) -> Array:

@@ -28,7 +28,9 @@ def read_table(table: bytes) -> dict[bytes, bytes]:
     """
     footer = table[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != _MAGIC:
-        raise ModelError(f"the weights' index does not end like one of TensorFlow's; it is cut short or something else, {_CURE}")
+        raise ModelError(
+            f"the weights' index does not end like one of TensorFlow's; it is cut short or something else, {_CURE}"
+        )
     _, _, place = _read_handle(footer, 0)  # the meta-index, always empty
     offset, size, _ = _read_handle(footer, place)
     pairs: dict[bytes, bytes] = {}
@@ -42,7 +44,7 @@ def masked_crc32c(data: bytes) -> int:
     """Checksum as TensorFlow stores it: CRC-32C, rotated and shifted so that checksums of checksums stay useful."""
     import google_crc32c
 
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -68,7 +70,9 @@ def _decompressed(content: bytes, compression: int) -> bytes:
         raise ModelError(f"the weights' index is compressed in an unknown way (type {compression}); export the model again")
     length, _ = read_varint(content, 0)
     if length > _LARGEST_BLOCK:
-        raise ModelError(f"a block of the weights' index claims to unpack to {length:,} bytes, more than {_LARGEST_BLOCK:,}; not read")
+        raise ModelError(
+            f"a block of the weights' index claims to unpack to {length:,} bytes, more than {_LARGEST_BLOCK:,}; not read"
+        )
     from imagecodecs import SnappyError, snappy_decode
 
     try:

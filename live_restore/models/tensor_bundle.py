@@ -82,7 +82,9 @@ def convolutions_of(tensors: Mapping[str, FloatArray]) -> tuple[ConvWeights, ...
 
 def _check_header(header: bytes) -> None:
     if last_number(header, 2) == _BIG_ENDIAN:
-        raise ModelError("the weights were written on a big-endian machine, which is not supported; export the model again on a PC")
+        raise ModelError(
+            "the weights were written on a big-endian machine, which is not supported; export the model again on a PC"
+        )
 
 
 def _entry(name: str, message: bytes) -> _Entry:
@@ -111,4 +113,6 @@ def _check_entry(entry: _Entry) -> None:
     if prod(entry.shape) > LARGEST_WEIGHTS:
         raise ModelError(f"tensor '{entry.name}' claims shape {entry.shape}, more than {LARGEST_WEIGHTS:,} numbers; not read")
     if prod(entry.shape) * 4 != entry.size:
-        raise ModelError(f"tensor '{entry.name}' of shape {entry.shape} claims {entry.size} bytes, not {4 * prod(entry.shape)}; {_CURE}")
+        raise ModelError(
+            f"tensor '{entry.name}' of shape {entry.shape} claims {entry.size} bytes, not {4 * prod(entry.shape)}; {_CURE}"
+        )

@@ -170,10 +170,10 @@ def _scatter_outlines(rng: np.random.Generator, field_um: DoubleArray, coverage:
     margin = 12.0
     wanted = coverage * float(np.prod(field_um + 2 * margin)) / (np.pi * 13.0**2)
     outlines: list[Outline] = [_outline(rng, field_um * rng.uniform(0.35, 0.65, 2))]
-    for _ in range(int(40 * wanted)):
+    for _ in range(int(60 * wanted)):
         candidate = _outline(rng, rng.uniform(-margin, field_um + margin))
         apart = [np.hypot(*(candidate.centre_um - o.centre_um)) / (candidate.radius_um + o.radius_um) for o in outlines]
-        if min(apart) > 0.78:
+        if min(apart) > 0.74:
             outlines.append(candidate)
         if len(outlines) >= wanted:
             break

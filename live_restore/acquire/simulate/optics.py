@@ -52,8 +52,8 @@ class Optics:
     def axial_sigma_um(self) -> float:
         """Standard deviation of the blur in Z (the same source); at low aperture 2 sqrt(6) n / (k na²)."""
         c = self._cos_aperture
-        spread: float = 4 * c**5 - 25 * c**3.5 + 42 * c**2.5 - 25 * c**1.5 + 4
-        return 5 * sqrt(7) * (1 - c**1.5) / (self._wavenumber * sqrt(6 * spread))
+        spread = 4 * c**5 - 25 * c**3.5 + 42 * c**2.5 - 25 * c**1.5 + 4
+        return float(5 * sqrt(7) * (1 - c**1.5) / (self._wavenumber * sqrt(6 * spread)))
 
     @property
     def _cos_aperture(self) -> float:

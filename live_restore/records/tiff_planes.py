@@ -1,0 +1,82 @@
+"""The planes of a TIFF file: where each lies, whether the file holds it, how it is read.
+
+Receives a series of pages; hands on planes by number. It does not know which plane is which.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from live_restore.errors import ImageError
+
+
+class Planes(Protocol):
+    """Planes by number, in the order in which the file's axes count them."""
+
+    def holds(self, number: int) -> bool:
+        """Whether all bytes of a plane lie within the file."""
+
+    def read_into(self, number: int, plane: NDArray[Any]) -> None:
+        """Read a plane into an array, (Y, X)."""
+
+
+def open_planes(path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Planes:
+    """Find the planes of a series.
+
+    Raises
+    ------
+    ImageError
+        If pages are not planes.
+    """
+    shape = series.get_shape(squeeze=True)[-2:]
+    if series.dataoffset is not None and not series.is_multifile:
+        return _PlanesInARow(tif, series.dataoffset, series.dtype.newbyteorder(tif.byteorder), shape)
+    if series.keyframe.shape != shape:
+        raise ImageError(
+            f"{path} stores pages of shape {series.keyframe.shape} instead of planes {shape}; save it again, one page per plane"
+        )
+    return _PlanesInPages(series)
+
+
+class _PlanesInARow:
+    """Uncompressed planes without gaps; ImageJ and tifffile write only one page entry for a long stack of them."""
+
+    def __init__(self, tif: tifffile.TiffFile, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self._file, self._offset, self._dtype = tif.filehandle, offset, dtype
+        self._bytes = dtype.itemsize * shape[0] * shape[1]
+
+    def holds(self, number: int) -> bool:
+        return bool(self._offset + (number + 1) * self._bytes <= self._file.size)
+
+    def read_into(self, number: int, plane: NDArray[Any]) -> None:
+        self._file.read_array(self._dtype, plane.size, self._offset + number * self._bytes, out=plane)
+
+
+class _PlanesInPages:
+    """One page per plane, perhaps compressed, perhaps in several files."""
+
+    def __init__(self, series: tifffile.TiffPageSeries) -> None:
+        self._series = series
+
+    def holds(self, number: int) -> bool:
+        try:
+            page = self._series[number]
+        except IndexError:
+            return False
+        return page is not None and _has_data(page)
+
+    def read_into(self, number: int, plane: NDArray[Any]) -> None:
+        page = self._series[number]
+        assert page is not None  # those are what `holds` refuses
+        plane[:] = page.asarray()
+
+
+def _has_data(page: "tifffile.TiffPage | tifffile.TiffFrame") -> bool:
+    size = page.parent.filehandle.size
+    # a segment of no bytes would be read as zeros
+    return bool(page.databytecounts) and all(
+        count > 0 and offset + count <= size for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+    )
