@@ -17,7 +17,7 @@ from rich.table import Table
 
 from live_restore import __version__
 from live_restore.errors import LiveRestoreError
-from live_restore.terminal import Bars, print_facts, print_outcomes
+from live_restore.terminal import Bars, print_demo, print_engines, print_facts, print_outcomes
 
 if TYPE_CHECKING:
     from live_restore.channels import Assignment
@@ -163,13 +163,7 @@ def engines(
     from live_restore.models.registry import bundled_folder, find_packages
     from live_restore.restorer import Restorer
 
-    table = Table("engine", "here", "version", "device", "precisions", "")
-    for status in engine_status():
-        here = "[green]yes[/]" if status.installed else "[yellow]no[/]"
-        table.add_row(
-            status.name, here, status.version, escape(status.device), ", ".join(status.precisions), escape(status.note)
-        )
-    out.print(table)
+    print_engines(out, engine_status())
     package = open_package(_package_path(model)) if model else find_packages([bundled_folder()])[0].opened()
     with Restorer(package) as restorer:
         out.print(f"auto, for model '{escape(package.name)}': [bold]{escape(str(restorer.engine))}[/]")
@@ -179,7 +173,7 @@ def engines(
 @app.command()
 def restore(
     inputs: Annotated[
-        list[Path], typer.Argument(help="TIFF, OME-TIFF, OME-Zarr, NDTiff datasets, or folders of them.", metavar="INPUT...")
+        list[Path], typer.Argument(help="TIFF, OME-TIFF, OME-Zarr, NDTiff datasets, or folders of them.", metavar="INPUT")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="A file (.ome.tif, .ome.zarr) for one image, else a folder.")],
     model: Annotated[
@@ -310,7 +304,7 @@ def _draw_gallery(path: Path, outcomes: "Sequence[Outcome]", used: "Sequence[Ass
 
 @app.command()
 def score(
-    restored: Annotated[list[Path], typer.Argument(help="Restored images, or folders of them.", metavar="RESTORED...")],
+    restored: Annotated[list[Path], typer.Argument(help="Restored images, or folders of them.", metavar="RESTORED")],
     reference: Annotated[
         list[Path], typer.Option("--reference", help="High-light images, or folders; paired with the restored by file name.")
     ],
@@ -325,16 +319,37 @@ def score(
 
     Example: [bold]live-restore score restored/ --reference high/ --raw low/ --figure score.png[/]
     """
-    from live_restore.figures import score_figure
-    from live_restore.score import score_files, table, write_json
+    from live_restore.pairing import score_files
+    from live_restore.score import table, write_figure, write_json
 
-    scores = score_files(restored, reference, raw)
+    with Bars(err) as bars:
+        bars.image("scoring", 0, 0)
+        scores = score_files(restored, reference, raw or (), scored=bars.count)
     out.print(table(scores))
     if json_file:
         write_json(scores, json_file)
     if figure:
-        score_figure(scores, figure)
+        write_figure(scores, figure)
         err.print(f"figure: [bold]{escape(str(figure))}[/]")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the images and the figure.")] = Path("demo_output"),
+    seed: Annotated[int, typer.Option(help="Another seed, other cells.")] = 1,
+    show: Annotated[bool, typer.Option("--show/--no-show", help="Open the figure when it is drawn.")] = True,
+) -> None:
+    """Render low-light images of cells, restore them with the bundled network, show before and after.
+
+    Nothing is needed: no microscope, no download, no GPU.
+    """
+    from live_restore.demo import run_demo
+
+    with Bars(err) as bars:
+        shown = run_demo(output, seed, bars)
+    print_demo(out, shown)
+    if show:
+        typer.launch(str(shown.figure))
 
 
 if __name__ == "__main__":

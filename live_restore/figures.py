@@ -263,12 +263,15 @@ class _Placed:
         _label(axes, name)
         _outline(axes, self.block.crop)
         if first:
-            _scale_bar(axes, plane.shape, self.block.row.pixel_size_um)
+            rows, columns = self.block.crop
+            in_the_way = rows.stop > 0.85 * plane.shape[0] and columns.stop > 0.7 * plane.shape[1]
+            _scale_bar(axes, plane.shape, self.block.row.pixel_size_um, left=in_the_way)
 
     def _detail(self, axes: "Axes", plane: DoubleArray, first: bool) -> None:
         crop = plane[self.block.crop]
         self._show(axes, crop, smooth=False)
-        axes.axhline(self.block.line, color=_INK, lw=0.9, ls=(0, (5, 5)), alpha=0.7)
+        axes.axhline(self.block.line, color="black", lw=1.1, alpha=0.6)
+        axes.axhline(self.block.line, color=_INK, lw=1.0, ls=(0, (5, 5)))
         if first:
             _scale_bar(axes, crop.shape, self.block.row.pixel_size_um)
 
@@ -437,17 +440,17 @@ def _outline(axes: "Axes", crop: tuple[slice, slice]) -> None:
     axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_INK, linewidth=0.9, alpha=0.9))
 
 
-def _scale_bar(axes: "Axes", shape: tuple[int, ...], pixel_size_um: float | None) -> None:
+def _scale_bar(axes: "Axes", shape: tuple[int, ...], pixel_size_um: float | None, left: bool = False) -> None:
     if pixel_size_um is None:
         return
-    from matplotlib.patches import Rectangle
-
     length_um = round_length(0.22 * shape[1] * pixel_size_um)
     across = length_um / pixel_size_um / shape[1]
-    axes.add_patch(Rectangle((0.965 - across, 0.04), across, 0.014, transform=axes.transAxes, color="white", lw=0))
-    words = f"{length_um:g} µm"
-    place = (0.965 - across / 2, 0.066)
-    axes.text(*place, words, transform=axes.transAxes, ha="center", va="bottom", color="white", fontsize=9.5, **_shade())
+    start, height = (0.035 if left else 0.965 - across), 0.05
+    bar: dict[str, Any] = {"color": "white", "lw": 3.6, "solid_capstyle": "butt", "transform": axes.transAxes}
+    axes.plot([start, start + across], [height, height], scalex=False, scaley=False, **bar, **_shade())
+    words: dict[str, Any] = {"ha": "center", "va": "bottom", "color": "white", "fontsize": 9.5, "xycoords": "axes fraction"}
+    middle = (start + across / 2, height)
+    axes.annotate(f"{length_um:g} µm", middle, xytext=(0, 3.5), textcoords="offset points", **words, **_shade())
 
 
 def round_length(at_most: float) -> float:

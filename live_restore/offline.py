@@ -178,7 +178,7 @@ class _ImageJob:
         options: Options,
         told: Listener,
     ) -> None:
-        self.image, self.options, self.told = image, options, told
+        self.image, self.source, self.options, self.told = image, source, options, told
         self.parts = plan_channels(image.info.channels, assignments, options.others, options.widths)
         if not any(part.restorer for part in self.parts):
             raise ImageError(
@@ -194,7 +194,9 @@ class _ImageJob:
             self.told.image(self.image.info.name, self._volumes(), self._volumes())
             return self.outcome
         _warn_of_dtype(self.image.info, self.outcome)
-        with create_restored(self.info, overwrite=self.options.overwrite) as writer:
+        for note in self.image.info.notes:
+            self.outcome.warn(f"{self.image.info.name}: {note}")
+        with create_restored(self.info, overwrite=self.options.overwrite, source=self.source) as writer:
             self._restore_all(writer)
             if writer.clipped:
                 self.outcome.warn(f"{writer.clipped} pixels were outside 0..65535 and were clipped; float32 keeps them")
@@ -204,7 +206,7 @@ class _ImageJob:
     def _is_finished(self) -> bool:
         if self.options.overwrite or not self.info.path.exists():
             return False
-        return read_provenance(self.info.path).get("fingerprint") == self.info.provenance["fingerprint"]
+        return bool(read_provenance(self.info.path).get("fingerprint") == self.info.provenance["fingerprint"])
 
     def _volumes(self) -> int:
         return self.image.info.times * sum(part.restorer is not None for part in self.parts)
@@ -225,20 +227,38 @@ class _ImageJob:
             self._step(writer, time, part, place, missing)
 
     def _step(self, writer: RestoredWriter, time: int, part: Part[Restorer], place: range, missing: bool) -> None:
-        if part.restorer is None:
-            if missing:
-                writer.write(time, place[0], self.image.volume(time, part.channels[0]))
-        elif missing:
-            raw = self._raw(time, part)
-            restored = part.restorer.restore(raw, self.told.tile)
-            _warn_of_pixels(raw, restored, part, self.outcome)
-            for channel, volume in zip(place, _volumes_of(restored, self.options.widths), strict=True):
-                writer.write(time, channel, volume)
-            self._keep_samples(time, part, raw, restored)
-            self.outcome.volumes += 1
-            self.told.volume()
-        elif part.restorer.normalisation.mode == "rolling":
+        absent = any((time, channel) in self.image.missing for channel in part.channels)
+        if missing and absent:
+            self._leave_black(writer, time, part, place)
+        elif missing and part.restorer is None:
+            writer.write(time, place[0], self.image.volume(time, part.channels[0]))
+        elif missing and part.restorer:
+            self._restore_volume(writer, time, part, part.restorer, place)
+        elif not absent and part.restorer and part.restorer.normalisation.mode == "rolling":
             part.restorer.observe(self._raw(time, part))
+
+    def _restore_volume(
+        self, writer: RestoredWriter, time: int, part: Part[Restorer], restorer: Restorer, place: range
+    ) -> None:
+        raw = self._raw(time, part)
+        restored = restorer.restore(raw, self.told.tile)
+        _warn_of_pixels(raw, restored, part, self.outcome)
+        for channel, volume in zip(place, _volumes_of(restored, self.options.widths), strict=True):
+            writer.write(time, channel, volume)
+        self._keep_samples(time, part, raw, restored)
+        self.outcome.volumes += 1
+        self.told.volume()
+
+    def _leave_black(self, writer: RestoredWriter, time: int, part: Part[Restorer], place: range) -> None:
+        """Write zeros for what the raw file does not hold."""
+        self.outcome.warn(
+            f"{', '.join(part.names)}: the raw file lacks planes of some time points; those volumes are left black"
+        )
+        empty = np.zeros((self.info.planes, self.info.height, self.info.width), self.info.dtype)
+        for channel in place:
+            writer.write(time, channel, empty)
+        if part.restorer:
+            self.told.volume()
 
     def _raw(self, time: int, part: Part[Restorer]) -> Pixels:
         if len(part.channels) == 1:
@@ -372,8 +392,7 @@ def _warn_of_pixels(raw: Pixels, restored: Restored, part: Part[Restorer], outco
             f"{names}: a volume is flat or almost empty; its percentiles had collapsed and were widened to its brightest pixel"
         )
     if raw.dtype.kind == "u":
-        share = float(np.count_nonzero(raw == np.iinfo(raw.dtype).max)) / raw.size
+        top = (1 << 8 * raw.dtype.itemsize) - 1
+        share = float(np.count_nonzero(raw == top)) / raw.size
         if share > _SATURATED_SHARE:
-            outcome.warn(
-                f"{names}: {share:.2%} of the pixels are saturated ({np.iinfo(raw.dtype).max} counts); their intensity is lost"
-            )
+            outcome.warn(f"{names}: {share:.2%} of the pixels are saturated ({top} counts); their intensity is lost")

@@ -12,9 +12,9 @@ from typing import Literal, Self
 import numpy as np
 import psutil
 
-from live_restore.engines import pooling
 from live_restore.engines.choice import Choice, choose
 from live_restore.engines.engine import Engine, EngineSpec, open_engine
+from live_restore.engines.pooling import applying, measuring
 from live_restore.errors import ImageError
 from live_restore.frames import Restored
 from live_restore.intensity import IntensityRange, Pixels, follow, measure_mean_std, measure_percentiles
@@ -189,11 +189,11 @@ class _Graphs:
 
     @cached_property
     def measuring(self) -> Engine:
-        return self._another(pooling.measuring)
+        return self._another(measuring)
 
     @cached_property
     def applying(self) -> Engine:
-        return self._another(pooling.applying)
+        return self._another(applying)
 
     def _another(self, variant: Callable[[bytes], bytes]) -> Engine:
         engine = open_engine(self._choice.kind, variant(self._onnx), self._choice.precision)

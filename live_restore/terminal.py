@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from live_restore.demo import Shown
+    from live_restore.engines.engine import EngineStatus
     from live_restore.offline import Outcome
 
 
@@ -49,6 +51,10 @@ class Bars:
         """Move the bar of volumes."""
         self._progress.advance(self._volumes)
 
+    def count(self, done: int, total: int) -> None:
+        """Move the bar of a task that counts something else, such as files."""
+        self._progress.update(self._volumes, completed=done, total=total, unit="files")
+
     def __enter__(self) -> Self:
         self._progress.start()
         return self
@@ -67,6 +73,17 @@ def print_facts(console: Console, title: str, facts: Sequence[tuple[str, str]]) 
     console.print(table)
 
 
+def print_engines(console: Console, statuses: "Sequence[EngineStatus]") -> None:
+    """Print which engines there are, which of them can run here, and what is missing for the others."""
+    table = Table("engine", "runs here", "version", "device", "precisions", "")
+    for status in statuses:
+        offer = status.offer
+        here = (offer.version, offer.device, ", ".join(offer.precisions)) if offer else ("", "", "")
+        said = ". ".join(sentence for sentence in (status.kind.about, status.why_not) if sentence)
+        table.add_row(status.kind.name, "[green]yes[/]" if offer else "[yellow]no[/]", *map(escape, here), escape(said))
+    console.print(table)
+
+
 def print_outcomes(out: Console, err: Console, outcomes: "Sequence[Outcome]") -> None:
     """Print what was restored and what deserves a warning, the same warning once for all images it concerns."""
     warned: dict[str, int] = {}
@@ -80,3 +97,15 @@ def print_outcomes(out: Console, err: Console, outcomes: "Sequence[Outcome]") ->
     earlier = f", {already} by an earlier run" if already else ""
     where = outcomes[0].path if len(outcomes) == 1 else outcomes[0].path.parent
     out.print(f"restored {volumes} volume(s) of {len(outcomes)} image(s){earlier}: [bold]{escape(str(where))}[/]")
+
+
+def print_demo(console: Console, shown: "Shown") -> None:
+    """Print what the demo gained."""
+    table = Table("rendered field", "raw", "restored", "gain", title="PSNR against the noise-free truth", title_justify="left")
+    for score in shown.scores:
+        if score.raw:
+            gain = f"{score.gain_db:+.1f} dB"
+            table.add_row(score.name, f"{score.raw.psnr_db:.1f} dB", f"{score.restored.psnr_db:.1f} dB", gain)
+    console.print(table)
+    console.print(f"restored with {escape(shown.engine)}; raw is the record, restored is a prediction")
+    console.print(f"before and after: [bold]{escape(str(shown.figure))}[/]")

@@ -89,9 +89,7 @@ def in_network_units(exposure: Exposure) -> tuple[FloatArray, FloatArray, Intens
     return measured.scale(exposure.raw[None]), measured.scale(exposure.clean[None]), measured
 
 
-def draw_batches(
-    fields: list[FloatArray], cameras: list[Camera], steps: int, seed: int
-) -> Iterator[tuple[FloatArray, FloatArray]]:
+def draw_batches(fields: list[FloatArray], cameras: list[Camera], steps: int, seed: int) -> Batches:
     """Draw batches of raw and clean patches, (N, 1, Y, X) each: two patches of each of N / 2 fresh exposures."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):

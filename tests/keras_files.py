@@ -22,12 +22,18 @@ def care_layers(n_dim=2, channels_in=1, channels_out=1, depth=2, kernel=3, first
     filters = [first * 2**level for level in range(depth + 1)]
     shapes, before = [], channels_in
     for level in range(depth):
-        shapes += [(f"down_level_{level}_no_0", before, filters[level]), (f"down_level_{level}_no_1", filters[level], filters[level])]
+        shapes += [
+            (f"down_level_{level}_no_0", before, filters[level]),
+            (f"down_level_{level}_no_1", filters[level], filters[level]),
+        ]
         before = filters[level]
     shapes += [("middle_0", before, filters[depth]), ("middle_2", filters[depth], before)]
     for level in reversed(range(depth)):
         below = filters[max(0, level - 1)]
-        shapes += [(f"up_level_{level}_no_0", 2 * filters[level], filters[level]), (f"up_level_{level}_no_2", filters[level], below)]
+        shapes += [
+            (f"up_level_{level}_no_0", 2 * filters[level], filters[level]),
+            (f"up_level_{level}_no_2", filters[level], below),
+        ]
     layers = [random_layer(name, (*size, *channels), dice) for name, *channels in shapes]
     for number in range(head, head + 1 + probabilistic):
         name = f"conv{n_dim}d" + (f"_{number}" if number else "")
@@ -35,7 +41,9 @@ def care_layers(n_dim=2, channels_in=1, channels_out=1, depth=2, kernel=3, first
     return layers
 
 
-def rcan_layers(n_dim=2, channels_in=1, channels_out=1, channels=8, blocks=2, groups=2, reduction=4, steps=(), start=218, seed=0):
+def rcan_layers(
+    n_dim=2, channels_in=1, channels_out=1, channels=8, blocks=2, groups=2, reduction=4, steps=(), start=218, seed=0
+):
     """The convolutions of 3D-RCAN in its order, numbered from `start` as Keras' counter does."""
     dice, wide, narrow = np.random.default_rng(seed), (3,) * n_dim, (1,) * n_dim
     same, squeezed = (*wide, channels, channels), channels // reduction
@@ -67,7 +75,11 @@ def write_layers(group, layers, names=None, keras=2):
 def write_layer(group, layers, keras=2):
     """Write the weights of one layer, or of the layers of a nested model."""
     suffix = ":0" if keras == 2 else ""
-    weights = {f"{name}/{part}{suffix}": array for name, *arrays in layers for part, array in zip(("kernel", "bias"), arrays, strict=True)}
+    weights = {
+        f"{name}/{part}{suffix}": array
+        for name, *arrays in layers
+        for part, array in zip(("kernel", "bias"), arrays, strict=True)
+    }
     group.attrs["weight_names"] = [name.encode() for name in weights]
     for name, array in weights.items():
         group.create_dataset(name, data=array)
@@ -85,7 +97,10 @@ def write_model(path, layers, names=None, keras=2, block=None):
     """A file of a whole model, as 3D-RCAN keeps it; Lambda layers carry code, here a text that must never be decoded."""
     n_dim = layers[0][1].ndim - 2
     shape = [None, *(block or (16,) * n_dim), layers[0][1].shape[-2]]
-    config = {"class_name": "Model", "config": {"layers": [{"config": {"batch_input_shape": shape}}, {"function": ["4wEAAAA=", None]}]}}
+    config = {
+        "class_name": "Model",
+        "config": {"layers": [{"config": {"batch_input_shape": shape}}, {"function": ["4wEAAAA=", None]}]},
+    }
     with h5py.File(path, "w") as file:
         file.attrs["model_config"] = json.dumps(config).encode()
         file.attrs["keras_version"] = b"2.2.4"
@@ -104,7 +119,9 @@ def write_care(folder, keras=2, residual=True, last_activation="linear", config=
     return layers
 
 
-def write_projection(folder, keras=2, residual=True, last_activation="linear", n_depth=2, per_depth=1, kernel=(3, 3, 3), **options):
+def write_projection(
+    folder, keras=2, residual=True, last_activation="linear", n_depth=2, per_depth=1, kernel=(3, 3, 3), **options
+):
     """A model folder of CSBDeep's ProjectionCARE: two nested models; returns the layers of both."""
     surface = projection_layers(options.get("channels_in", 1), 4, n_depth, per_depth, kernel)
     flat = care_layers(**options)
@@ -113,13 +130,22 @@ def write_projection(folder, keras=2, residual=True, last_activation="linear", n
         file.attrs["layer_names"] = [b"input_1", b"model_12", b"model_13"]
         for name, layers in (("input_1", []), ("model_12", surface), ("model_13", flat)):
             write_layer(file.create_group(name), layers, keras)
-    proj = {"n_depth": n_depth, "n_filt": 4, "n_conv_per_depth": per_depth, "kern": list(kernel), "pool": [1, 2, 2], "axis": "Z"}
+    proj = {
+        "n_depth": n_depth,
+        "n_filt": 4,
+        "n_conv_per_depth": per_depth,
+        "kern": list(kernel),
+        "pool": [1, 2, 2],
+        "axis": "Z",
+    }
     more = {"n_dim": 3, "axes": "ZYXC", **{f"proj_{key}": value for key, value in proj.items()}}
     write_config(folder, residual, last_activation, more, **options)
     return surface, flat
 
 
-def write_config(folder, residual, last_activation, more, n_dim=2, channels_in=1, channels_out=1, depth=2, kernel=3, first=4, **rest):
+def write_config(
+    folder, residual, last_activation, more, n_dim=2, channels_in=1, channels_out=1, depth=2, kernel=3, first=4, **rest
+):
     config = {
         "n_dim": n_dim,
         "axes": "ZYXC"[-n_dim - 1 :],

@@ -15,7 +15,7 @@ _PAGE_BYTES = 162
 _METADATA = b'{"Camera":"demo"}   '
 
 
-def write_stack(path: Path, frames: dict[tuple[int, int, int, int], np.ndarray], summary: dict, keep_bytes: int | None = None):
+def write_stack(path: Path, frames: dict[tuple[int, int, int, int], np.ndarray], summary: dict, kept: int | None = None):
     """Write frames by (channel, z, time, position) as one ``_MMStack`` file.
 
     Parameters
@@ -23,8 +23,8 @@ def write_stack(path: Path, frames: dict[tuple[int, int, int, int], np.ndarray],
     frames : dict of ndarray, (Y, X), uint16
     summary : dict
         Of the planned acquisition, which may be larger.
-    keep_bytes : int or None
-        Cut the pixels off after so many bytes, as a full disk does; the index still names all frames.
+    kept : int or None
+        Write the pixels of only so many frames, as when the disk is full; the index still names them all.
     """
     said = json.dumps({"MicroManagerVersion": "2.0", **summary}).encode()
     body = bytearray(struct.pack("<II", _SUMMARY, len(said)) + said)
@@ -33,13 +33,13 @@ def write_stack(path: Path, frames: dict[tuple[int, int, int, int], np.ndarray],
     for number, (place, pixels) in enumerate(frames.items()):
         frame_bytes = _PAGE_BYTES + pixels.nbytes + len(_METADATA)
         offset = begin + number * frame_bytes
-        following = offset + frame_bytes if number + 1 < len(frames) else 0
-        body += _page(offset, pixels, following) + pixels.tobytes() + _METADATA
         index += struct.pack("<5I", *place, offset)
-    table = 32 + len(body)
-    header = struct.pack("<2sHI", b"II", 42, begin) + struct.pack("<II", 54773648, table) + struct.pack("<4I", 483765892, 0, 99384722, 0)
-    whole = header + bytes(body) + struct.pack("<II", _INDEX, len(frames)) + index
-    path.write_bytes(whole if keep_bytes is None else whole[:keep_bytes])
+        if kept is None or number < kept:
+            following = offset + frame_bytes if number + 1 < len(frames) else 0
+            body += _page(offset, pixels, following) + pixels.tobytes() + _METADATA
+    header = struct.pack("<2sHI", b"II", 42, begin) + struct.pack("<II", 54773648, 32 + len(body))
+    header += struct.pack("<4I", 483765892, 0, 99384722, 0)
+    path.write_bytes(header + body + struct.pack("<II", _INDEX, len(frames)) + index)
 
 
 def _page(offset: int, pixels: np.ndarray, following: int) -> bytes:
@@ -59,4 +59,8 @@ def _page(offset: int, pixels: np.ndarray, following: int) -> bytes:
         (296, 3, 1, 3),
         (51123, 2, len(_METADATA), offset + _PAGE_BYTES + pixels.nbytes),
     ]
-    return struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + struct.pack("<I", following)
+    return (
+        struct.pack("<H", len(entries))
+        + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        + struct.pack("<I", following)
+    )

@@ -67,12 +67,14 @@ def table(pairs, per_block=7, snappy=False, compression=None):
     return written + handles.ljust(40, b"\0") + (0xDB4775248B80FB57).to_bytes(8, "little")
 
 
-def entry(array, offset, data, **changes):
+def entry(array, place, data, **changes):
     """A tensor's place in the data file."""
-    told = {"dtype": 1, "shape": array.shape, "shard": 0, "offset": offset, "size": len(data), "crc32c": masked(data)} | changes
+    told = {"dtype": 1, "shape": array.shape, "shard": 0, "offset": place, "size": len(data), "crc32c": masked(data)} | changes
     shape = b"".join(field(2, field(1, size)) for size in told["shape"])
     numbers = [(3, told["shard"]), (4, told["offset"]), (5, told["size"])]
-    return field(1, told["dtype"]) + field(2, shape) + b"".join(field(n, v) for n, v in numbers if v) + fixed32(6, told["crc32c"])
+    return (
+        field(1, told["dtype"]) + field(2, shape) + b"".join(field(n, v) for n, v in numbers if v) + fixed32(6, told["crc32c"])
+    )
 
 
 def bundle(tensors, header=b"\x08\x01\x1a\x02\x08\x01", changes=None, **options):
@@ -119,7 +121,9 @@ def care_graph(residual=True, last_activation="linear", probabilistic=False, poo
 
 def write_export(path, layers, graph, meta=(), folder=""):
     """A TF_SavedModel.zip of CSBDeep."""
-    tensors = {f"{name}/{part}": array for name, *arrays in layers for part, array in zip(("kernel", "bias"), arrays, strict=True)}
+    tensors = {
+        f"{name}/{part}": array for name, *arrays in layers for part, array in zip(("kernel", "bias"), arrays, strict=True)
+    }
     index, data = bundle(tensors)
     files = {
         "saved_model.pb": graph,

@@ -402,7 +402,7 @@ REFUSED = [
     ("function", with_function, r"defines functions \(Magic\)"),
     ("external weights", with_external_weights, "'w' are in another file"),
     ("sparse weights", with_sparse_weights, "has sparse weights"),
-    ("wrong weights", with_wrong_weights, "do not have the size they claim|contradicts itself"),
+    ("wrong weights", with_wrong_weights, "are not what they claim to be|contradicts itself"),
     ("undefined name", lambda: graph([node("Relu", ["nowhere"])]), "contradicts itself"),
     ("old opset", lambda: single("Relu", opset=7), "has opset 7; 9 or later is needed"),
     ("two inputs", two_inputs, "has 2 inputs and 1 outputs"),

@@ -54,7 +54,11 @@ def test_names_spread_over_several_attributes_are_joined(tmp_path):
     assert_same(read_keras_h5(path).convolutions, layers)
 
 
-@pytest.mark.parametrize("config", [b"no json", b"[" * 100_000, b'{"config": 3}', b'{"config": {"layers": []}}'], ids=["text", "deep", "number", "empty"])
+@pytest.mark.parametrize(
+    "config",
+    [b"no json", b"[" * 100_000, b'{"config": 3}', b'{"config": {"layers": []}}'],
+    ids=["text", "deep", "number", "empty"],
+)
 def test_a_strange_model_config_is_no_obstacle(tmp_path, config):
     path = write_model(tmp_path / "w.hdf5", rcan_layers())
     with h5py.File(path, "a") as file:
@@ -63,7 +67,12 @@ def test_a_strange_model_config_is_no_obstacle(tmp_path, config):
     assert read_keras_h5(path).trained_on is None
 
 
-@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 5), min_size=1, max_size=6), st.sampled_from([2, 3]), st.sampled_from([2, 3]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    st.sampled_from([2, 3]),
+    st.sampled_from([2, 3]),
+)
 @settings(max_examples=25, deadline=None)
 def test_any_chain_of_convolutions_comes_back(tmp_path_factory, seed, channels, n_dim, keras):
     dice = np.random.default_rng(seed)
@@ -116,18 +125,14 @@ def test_a_file_cut_short_is_damaged(tmp_path, kept):
         read_keras_h5(path)
 
 
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_flipped_bytes_never_escape_as_another_error(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("flip")
-    content = bytearray(write_weights(folder / "w.h5", care_layers(depth=1)).read_bytes())
-    for place in data.draw(st.lists(st.integers(8, len(content) - 1), min_size=1, max_size=4)):
-        content[place] = data.draw(st.integers(0, 255))
-    (folder / "v.h5").write_bytes(content)
-    try:
+@given(share=st.floats(0.02, 0.98))
+@settings(max_examples=40, deadline=None)
+def test_a_file_cut_short_anywhere_is_a_model_error(tmp_path_factory, share):
+    folder = tmp_path_factory.mktemp("cut")
+    content = write_weights(folder / "w.h5", care_layers(depth=1)).read_bytes()
+    (folder / "v.h5").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ModelError, match="damaged or cut short"):
         read_keras_h5(folder / "v.h5")
-    except ModelError:
-        pass
 
 
 def test_keras3_weights_format_is_named_with_its_cure(tmp_path):
@@ -201,7 +206,6 @@ def _unwritten(group):
     _replace(group, "middle_0/kernel:0", shape=(3, 3, 8, 16), dtype="f4")
 
 
-
 def _compressed(group):
     _replace(group, "middle_0/kernel:0", data=np.ones((3, 3, 8, 16), np.float32), compression="gzip")
 
@@ -228,7 +232,10 @@ def write_names(group, names):
 
 SPOILED = {
     "no bias": (_no_bias, "layer 'middle_0' has no bias; CARE and RCAN convolutions have a kernel and a bias"),
-    "bias not in file": (lambda g: _delete(g, "middle_0/bias:0"), "names 'middle_0/bias:0' but holds no 'bias:0'; it is incomplete"),
+    "bias not in file": (
+        lambda g: _delete(g, "middle_0/bias:0"),
+        "names 'middle_0/bias:0' but holds no 'bias:0'; it is incomplete",
+    ),
     "group for dataset": (_group_for_dataset, "should be an array of weights but is a group"),
     "batch normalisation": (_batch_norm, "'middle_0' holds beta, gamma, moving_mean; only convolutions .* Noise2Void"),
     "NaN": (_nan, "the bias of layer 'middle_0' has 1 numbers that are NaN or infinite; the training diverged"),
@@ -242,8 +249,14 @@ SPOILED = {
     "huge": (_huge, r"claims shape \(3, 3, 1000000, 1000000\) but the file does not hold so many numbers"),
     "unwritten": (_unwritten, r"claims shape \(3, 3, 8, 16\) but the file does not hold"),
     "compressed": (_compressed, "is compressed, which Keras never does; unpack it with: h5repack"),
-    "kernel of 3 axes": (lambda g: _replace(g, "middle_0/kernel:0", data=np.ones((3, 8, 16), "f4")), "has 3 axes; 2D convolutions have 4"),
-    "bias too long": (lambda g: _replace(g, "middle_0/bias:0", data=np.ones(17, "f4")), r"bias of shape \(17,\) does not fit the kernel"),
+    "kernel of 3 axes": (
+        lambda g: _replace(g, "middle_0/kernel:0", data=np.ones((3, 8, 16), "f4")),
+        "has 3 axes; 2D convolutions have 4",
+    ),
+    "bias too long": (
+        lambda g: _replace(g, "middle_0/bias:0", data=np.ones(17, "f4")),
+        r"bias of shape \(17,\) does not fit the kernel",
+    ),
 }
 
 
@@ -259,14 +272,14 @@ def test_spoiled_weights_are_refused(tmp_path, case):
 
 def test_more_weights_than_any_network_has_are_not_read(tmp_path):
     path = write_weights(tmp_path / "w.h5", care_layers())
-    shape = (1, 1, 16000, 16000)  # 256 million numbers, one of them real; the chunk makes the storage look full
+    shape = (1, 1, 16000, 16000)  # 256 million numbers, allotted but never written: a sparse file
     with h5py.File(path, "a") as file:
         del file["middle_0/middle_0/kernel:0"]
         kept = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         kept.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         kept.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         space = h5py.h5s.create_simple(shape)
-        h5py.h5d.create(file["middle_0/middle_0"].id, b"kernel:0", h5py.h5t.IEEE_F32LE, space, kept)
+        h5py.h5d.create(file["middle_0/middle_0"].id, b"kernel:0", h5py.h5t.IEEE_F16LE, space, kept)
     with pytest.raises(ModelError, match=r"claims more than 250,000,000 weights \(at layer 'middle_0'\)"):
         read_keras_h5(path)
 

@@ -118,7 +118,7 @@ def read_onnx(onnx_bytes: bytes) -> OnnxFile:
     file = OnnxFile(model, _opset(model))
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as invalid:
+    except (onnx.checker.ValidationError, ValueError) as invalid:
         raise ModelError(f"the ONNX graph contradicts itself: {_first_line(invalid)}; export it again") from invalid
     return file
 
@@ -186,9 +186,9 @@ def _plain(value: Any) -> Any:
 def _array(tensor: TensorProto) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.asarray(numpy_helper.to_array(tensor))
-    except (ValueError, TypeError, OverflowError) as wrong:
+    except (ValueError, TypeError, KeyError, OverflowError) as wrong:
         raise ModelError(
-            f"the weights {tensor.name!r} do not have the size they claim ({wrong}); export the graph again"
+            f"the weights {tensor.name!r} are not what they claim to be ({wrong!r}); export the graph again"
         ) from wrong
     return array
 

@@ -147,15 +147,17 @@ def _takes_image_mean(node: NodeProto, file: OnnxFile, ndim: int) -> bool:
 def _reduced_axes(node: NodeProto, file: OnnxFile) -> Iterable[int]:
     if len(node.input) < 2:
         return [int(axis) for axis in attribute(node, "axes", ())]
-    constants = {n.output[0]: attribute(n, "value") for n in file.graph.node if n.op_type == "Constant"}
-    stored = constants.get(node.input[1])
-    axes = file.weights.get(node.input[1]) if stored is None else numpy_helper.to_array(stored)
+    constants = {n.outputs[0]: n.attributes.get("value") for n in file.nodes if n.op == "Constant"}
+    axes = (file.weights | constants).get(node.input[1])
     return [] if axes is None else [int(axis) for axis in axes.ravel()]
 
 
 def _channels(model: ModelProto) -> dict[str, int]:
     """Size of axis 1 of every tensor, as far as it is fixed."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except (onnx.shape_inference.InferenceError, ValueError) as wrong:
+        raise ModelError(f"the sizes in the ONNX graph contradict each other ({wrong}); export it again") from wrong
     shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.input)}
     return {name: dims[1].dim_value for name, dims in shapes.items() if len(dims) > 1}
 

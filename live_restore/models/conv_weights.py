@@ -6,6 +6,7 @@ file they came from, nor which network they belong to.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,12 @@ def check_layers(found: Sequence[ConvWeights], expected: Sequence[tuple[str, Ker
             )
 
 
+def check_torch() -> None:
+    """Refuse to go on where torch, which only importing and training need, is not installed."""
+    if find_spec("torch") is None:
+        raise ModelError("importing these weights needs torch; install it with: pip install 'live_restore[train]'")
+
+
 def built(kind: str, options: Mapping[str, Any], weights: Sequence[ConvWeights]) -> Any:
     """Build a network and put weights into it.
 
@@ -135,16 +142,12 @@ def built(kind: str, options: Mapping[str, Any], weights: Sequence[ConvWeights])
     Raises
     ------
     ModelError
-        If torch is missing or no such network exists.
+        If no such network exists.
     """
     from live_restore.models.nets import build_net
 
     try:
         net: Any = build_net(kind, dict(options))
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"importing a {kind} network needs {error.name}; install it with: pip install 'live_restore[train]'"
-        ) from error
     except ValueError as error:
         raise ModelError(f"no {kind} network is like this: {error}") from error
     for (_, conv), layer in zip(net.convolutions(), weights, strict=True):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from live_restore.errors import ModelError
 from live_restore.models.care_layers import FIRST_LAYER, Options, is_projection, projection_structure, unet_structure
-from live_restore.models.conv_weights import ConvWeights, built, count
+from live_restore.models.conv_weights import ConvWeights, built, check_torch, count
 from live_restore.models.facts import Architecture, Normalisation
 from live_restore.models.file_kind import kind_of
 from live_restore.models.imported import Imported, sha256_of
@@ -61,8 +61,9 @@ def read(source: Path, weights: Path | None = None) -> Imported:
     Raises
     ------
     ModelError
-        If it is no such model, is incomplete or damaged, or configuration and weights do not belong together.
+        If it is no such model, is incomplete or damaged, configuration and weights do not belong together, or torch is missing.
     """
+    check_torch()
     if weights is None and source.suffix != ".json" and _is_export(source):
         return _read_export(source)
     folder = source if source.is_dir() else source.parent

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from live_restore.errors import ModelError
-from live_restore.models.conv_weights import ConvWeights, KernelShape, built, check_layers, count
+from live_restore.models.conv_weights import ConvWeights, KernelShape, built, check_layers, check_torch, count
 from live_restore.models.facts import Architecture, Normalisation
 from live_restore.models.imported import Imported, sha256_of
 from live_restore.models.keras_h5 import KerasFile, read_keras_h5
@@ -43,8 +43,9 @@ def read(source: Path, weights: Path | None = None) -> Imported:
     Raises
     ------
     ModelError
-        If it is no such file, is damaged, or its layers are not those of the network.
+        If it is no such file, is damaged, its layers are not those of the network, or torch is missing.
     """
+    check_torch()
     path = _chosen_weights(source, weights)
     file = read_keras_h5(path)
     options = structure(file.convolutions)

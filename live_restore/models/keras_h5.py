@@ -2,7 +2,9 @@
 
 Receives the path of a ``.h5`` or ``.hdf5`` file, weights alone or a whole model, of Keras 2 (``kernel:0``) or 3 (``kernel``);
 hands on its convolutions in the file's order. Layer code (Lambda layers are marshalled Python) is never looked at, and no
-link out of the file is followed. It does not know CARE or RCAN.
+link out of the file is followed. The HDF5 library itself is trusted: a file made to confuse it can hang or end the process
+(bytes changed at random did so twice in a thousand times), which is why importing is a command of its own. It does not know
+CARE or RCAN.
 """
 
 import json

@@ -46,8 +46,10 @@ def read_axes(path: Path, series: "tifffile.TiffPageSeries", given: str | None) 
         For colour, for letters that do not fit the shape, and for axes that nobody explains.
     """
     own, shape = series.get_axes(squeeze=True), series.get_shape(squeeze=True)
-    if "S" in own:
-        raise ImageError(f"{path} is a colour image: its shape {shape} ({own}) has samples; save each channel as grayscale")
+    # tifffile and others save a stack of 3 or 4 planes as colours unless told otherwise; the user may know better
+    if own.endswith("S") or ("S" in own and given is None):
+        stacked = "" if own.endswith("S") else f"; if it is a stack, say of what, e.g. --axes {own.replace('S', 'Z')}"
+        raise ImageError(f"{path} is a colour image of shape {shape} ({own}); save each channel as grayscale{stacked}")
     if given is not None:
         return _check_given(path, given.upper(), shape), ()
     if not own.endswith("YX"):

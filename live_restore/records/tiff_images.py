@@ -36,6 +36,7 @@ _READ_ERRORS = (
     RuntimeError,
     IndexError,
     KeyError,
+    ArithmeticError,
     TypeError,
     AssertionError,
     struct.error,
@@ -172,8 +173,11 @@ def _images(file: OpenFile, axes: str | None) -> list[Image]:
 def _positions(file: OpenFile, number: int, series: tifffile.TiffPageSeries, axes: str | None) -> list[_Position]:
     if number and series.keyframe.is_reduced:  # a thumbnail
         return []
+    if 0 in series.shape:
+        raise ImageError(f"{file.path} is empty: its shape is {series.shape}")
     letters, notes = read_axes(file.path, series, axes)
-    _check_gray(file.path, series)
+    if axes is None and series.dtype != bool:  # bits are refused as such
+        _check_gray(file.path, series)
     planes = open_planes(file.path, file.tif, series)
     numbers = plane_numbers(letters, series.get_shape(squeeze=True)[:-2])  # (R, T, C, Z)
     present = np.reshape([planes.holds(int(n)) for n in numbers.flat], numbers.shape).astype(bool)

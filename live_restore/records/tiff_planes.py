@@ -71,7 +71,15 @@ class _PlanesInPages:
     def read_into(self, number: int, plane: NDArray[Any]) -> None:
         page = self._series[number]
         assert page is not None  # those are what `holds` refuses
-        plane[:] = page.asarray()
+        file = page.parent.filehandle
+        lent = file.closed  # other files of a set are opened for one plane only: a set may have thousands
+        if lent:
+            file.open()
+        try:
+            plane[:] = page.asarray()
+        finally:
+            if lent:
+                file.close()
 
 
 def _has_data(page: "tifffile.TiffPage | tifffile.TiffFrame") -> bool:
