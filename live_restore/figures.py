@@ -1,7 +1,7 @@
-"""Figures to show: raw beside restored beside reference, and scores.
+"""The figure to show: raw beside restored beside reference.
 
 Receives arrays and the words to put under them; hands on a PNG or PDF file. It does not know models, engines, image files
-or how a score comes about. matplotlib is imported when a figure is drawn, without its global state.
+or scores.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from live_restore.intensity import Pixels
+from live_restore.page import (
+    HONEST_LINE,
+    INK,
+    MARGIN_IN,
+    MUTED,
+    PAPER,
+    REFERENCE,
+    RESTORED,
+    WIDTH_IN,
+    new_figure,
+    save,
+    shade,
+    shorten,
+    style_axes,
+    write_line,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,11 +38,7 @@ if TYPE_CHECKING:
 DoubleArray = NDArray[np.float64]
 Lut = Literal["ice", "ember", "gray", "green", "magenta"]
 
-HONEST_LINE = "Raw is the record; restored is a prediction."
-
-_PAPER, _INK, _MUTED = "#0c0e12", "#eceff3", "#8d96a3"
-_RAW, _RESTORED, _REFERENCE = "#9aa3b0", "#5ad1e6", "#f6b04e"
-_LINE_COLOURS = {"raw": "#707987", "reference": _REFERENCE, "restored": _RESTORED}
+_LINE_COLOURS = {"raw": "#707987", "reference": REFERENCE, "restored": RESTORED}
 # Look-up tables whose lightness only rises, nearly evenly: black, one or two hues, white.
 _LUTS: dict[Lut, tuple[str, ...]] = {
     "ice": ("#000000", "#0b2540", "#11557f", "#1f8fae", "#6cc7cf", "#c4ecdf", "#ffffff"),
@@ -35,12 +47,10 @@ _LUTS: dict[Lut, tuple[str, ...]] = {
     "green": ("#000000", "#00ff00"),
     "magenta": ("#000000", "#ff00ff"),
 }
-_WIDTH_IN, _MARGIN_IN, _GAP_IN = 12.0, 0.4, 0.08
+_GAP_IN = 0.08
 _TITLE_IN, _PROFILE_IN, _CAPTION_IN, _FOOT_IN = 0.42, 1.1, 0.8, 0.3
-_DPI = 160
 # Height of a crop in widths of it.
 _CROP_ASPECT = 0.5
-_TEXT: dict[str, Any] = {"family": ["DejaVu Sans"], "color": _INK}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,30 +78,6 @@ class GalleryRow:
     pixel_size_um: float | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoreRow:
-    """One field of a score figure.
-
-    Attributes
-    ----------
-    title : str
-    restored_db, raw_db : float
-        PSNR against the reference; raw may be None.
-    frequency, restored_correlation, raw_correlation : ndarray, (rings,), float64
-        Fourier ring correlation with the reference over cycles per pixel; raw may be None.
-    """
-
-    title: str
-    restored_db: float
-    raw_db: float | None
-    frequency: DoubleArray
-    restored_correlation: DoubleArray
-    raw_correlation: DoubleArray | None = None
-
-
-# ---- gallery
-
-
 def gallery(rows: Sequence[GalleryRow], path: Path, lut: Lut = "ice") -> None:
     """Draw raw beside restored, whole and in detail, one block per field.
 
@@ -112,14 +98,14 @@ def gallery(rows: Sequence[GalleryRow], path: Path, lut: Lut = "ice") -> None:
     blocks = [_Block.of(row) for row in rows]
     if not blocks:
         raise ValueError("a gallery of no fields; give at least one")
-    height = sum(block.height_in for block in blocks) + _MARGIN_IN + _FOOT_IN
-    figure = _new_figure(path, height)
-    top = height - 0.6 * _MARGIN_IN
+    height = sum(block.height_in for block in blocks) + MARGIN_IN + _FOOT_IN
+    figure = new_figure(path, height)
+    top = height - 0.6 * MARGIN_IN
     for block in blocks:
         _Placed(figure, height, top, block, _colours(lut)).draw()
         top -= block.height_in
-    _write_line(figure, height, _WIDTH_IN - _MARGIN_IN, 0.3, HONEST_LINE, style="italic", size=10.5, ha="right")
-    _save(figure, path)
+    write_line(figure, height, WIDTH_IN - MARGIN_IN, 0.3, HONEST_LINE, style="italic", size=10.5, ha="right")
+    save(figure, path)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +132,7 @@ class _Block:
     @property
     def panel_in(self) -> tuple[float, float]:
         """Height and width of a whole-image panel, inches."""
-        width = (_WIDTH_IN - 2 * _MARGIN_IN - _GAP_IN * (len(self.panels) - 1)) / len(self.panels)
+        width = (WIDTH_IN - 2 * MARGIN_IN - _GAP_IN * (len(self.panels) - 1)) / len(self.panels)
         rows, columns = self.panels["raw"].shape
         return width * rows / columns, width
 
@@ -227,18 +213,18 @@ class _Placed:
         top = self.top_in - _TITLE_IN
         crop_top = top - height - _GAP_IN
         for number, (name, plane) in enumerate(self.block.panels.items()):
-            left = _MARGIN_IN + number * (width + _GAP_IN)
+            left = MARGIN_IN + number * (width + _GAP_IN)
             self._whole(self._axes(left, top - height, width, height), name, plane, first=number == 0)
             crop = self._axes(left, crop_top - _CROP_ASPECT * width, width, _CROP_ASPECT * width)
             self._detail(crop, plane, first=number == 0)
         bottom = crop_top - _CROP_ASPECT * width - 0.2 - _PROFILE_IN
-        self._profile(self._axes(_MARGIN_IN + 0.5, bottom, _WIDTH_IN - 2 * _MARGIN_IN - 0.5, _PROFILE_IN))
+        self._profile(self._axes(MARGIN_IN + 0.5, bottom, WIDTH_IN - 2 * MARGIN_IN - 0.5, _PROFILE_IN))
         caption = self.block.row.caption
-        _write_line(self.figure, self.page_in, _MARGIN_IN, bottom - 0.62, caption, size=9.5, color=_MUTED)
+        write_line(self.figure, self.page_in, MARGIN_IN, bottom - 0.62, caption, size=9.5, color=MUTED)
 
     def _axes(self, left: float, bottom: float, width: float, height: float) -> "Axes":
-        page = (left / _WIDTH_IN, bottom / self.page_in, width / _WIDTH_IN, height / self.page_in)
-        return self.figure.add_axes(page, facecolor=_PAPER)
+        page = (left / WIDTH_IN, bottom / self.page_in, width / WIDTH_IN, height / self.page_in)
+        return self.figure.add_axes(page, facecolor=PAPER)
 
     def _title(self) -> None:
         row, (low, high) = self.block.row, self.block.limits
@@ -248,9 +234,9 @@ class _Placed:
         if row.reference is not None:
             notes.append("reference scaled to these counts")
         place = self.top_in - 0.28
-        _write_line(self.figure, self.page_in, _MARGIN_IN, place, shorten(row.title, 54), size=14, weight="bold")
-        right = _WIDTH_IN - _MARGIN_IN
-        _write_line(self.figure, self.page_in, right, place, "  ·  ".join(notes), size=9.5, color=_MUTED, ha="right")
+        write_line(self.figure, self.page_in, MARGIN_IN, place, shorten(row.title, 54), size=14, weight="bold")
+        right = WIDTH_IN - MARGIN_IN
+        write_line(self.figure, self.page_in, right, place, "  ·  ".join(notes), size=9.5, color=MUTED, ha="right")
 
     def _show(self, axes: "Axes", plane: DoubleArray, smooth: bool) -> None:
         low, high = self.block.limits
@@ -271,7 +257,7 @@ class _Placed:
         crop = plane[self.block.crop]
         self._show(axes, crop, smooth=False)
         axes.axhline(self.block.line, color="black", lw=1.1, alpha=0.6)
-        axes.axhline(self.block.line, color=_INK, lw=1.0, ls=(0, (5, 5)))
+        axes.axhline(self.block.line, color=INK, lw=1.0, ls=(0, (5, 5)))
         if first:
             _scale_bar(axes, crop.shape, self.block.row.pixel_size_um)
 
@@ -286,8 +272,8 @@ class _Placed:
         axes.set_xlim(0, len(along) * step)
         axes.set_ylim(*_reach(lines))
         unit = "pixels" if self.block.row.pixel_size_um is None else "µm"
-        _style(axes, f"along the dashed line, {unit}", "counts")
-        words: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": _INK, "borderaxespad": 0.0}
+        style_axes(axes, f"along the dashed line, {unit}", "counts")
+        words: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK, "borderaxespad": 0.0}
         axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 0.93), **words)
 
 
@@ -300,136 +286,14 @@ def _reach(lines: dict[str, DoubleArray]) -> tuple[float, float]:
     return low - room, high + 2 * room
 
 
-# ---- scores
-
-
-def score_figure(rows: Sequence[ScoreRow], path: Path) -> None:
-    """Draw what restoring gained: PSNR of every field, and how fine a structure is shared with the reference.
-
-    Parameters
-    ----------
-    rows : sequence of ScoreRow
-        At least one.
-    path : Path
-        ``.png`` or ``.pdf``.
-    """
-    if not rows:
-        raise ValueError("a score figure of no fields; give at least one")
-    height = max(4.6, 1.7 + 0.26 * len(rows))
-    figure = _new_figure(path, height)
-    bottom, top = 0.95 / height, 0.8 / height
-    gains = figure.add_axes((0.13, bottom, 0.38, 1 - bottom - top), facecolor=_PAPER)
-    tall = min(1 - bottom - top, 4.2 / height)
-    rings = figure.add_axes((0.60, 1 - top - tall, 0.37, tall), facecolor=_PAPER)
-    _draw_gains(gains, rows)
-    _draw_rings(rings, rows)
-    _write_line(figure, height, _WIDTH_IN - _MARGIN_IN, 0.25, HONEST_LINE, style="italic", size=10.5, ha="right")
-    _save(figure, path)
-
-
-def _draw_gains(axes: "Axes", rows: Sequence[ScoreRow]) -> None:
-    """One line per field, from the raw image's PSNR to the restored one's."""
-    places = np.arange(len(rows))
-    restored = _finite([row.restored_db for row in rows])
-    raw = _finite([row.raw_db for row in rows])
-    axes.hlines(places, raw, restored, color=_RESTORED, alpha=0.35, lw=2.5)
-    axes.scatter(raw, places, s=26, color=_RAW, label="raw", zorder=3)
-    axes.scatter(restored, places, s=34, color=_RESTORED, label="restored", zorder=3)
-    axes.set_yticks(places, [shorten(row.title, 20) for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    _style(axes, "PSNR against the reference, dB", "")
-    axes.grid(axis="x", color=_MUTED, alpha=0.18, lw=0.6)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9, labelcolor=_INK)
-    axes.set_title(_gain_title(raw, restored), loc="left", fontsize=12, weight="bold", color=_INK)
-
-
-def _gain_title(raw: DoubleArray, restored: DoubleArray) -> str:
-    gains = (restored - raw)[np.isfinite(restored - raw)]
-    if not gains.size:
-        return "PSNR"
-    return f"PSNR {gains.mean():+.1f} dB" + (" on average" if len(gains) > 1 else "")
-
-
-def _draw_rings(axes: "Axes", rows: Sequence[ScoreRow]) -> None:
-    """Draw every field thin and the mean thick."""
-    threshold = 1 / 7
-    grid = np.linspace(0, 0.5, 129)
-    groups = {
-        "raw": (_RAW, [(row.frequency, row.raw_correlation) for row in rows if row.raw_correlation is not None]),
-        "restored": (_RESTORED, [(row.frequency, row.restored_correlation) for row in rows]),
-    }
-    for name, (colour, curves) in groups.items():
-        for frequency, correlation in curves if len(curves) > 1 else []:
-            axes.plot(frequency, correlation, color=colour, lw=0.5, alpha=0.2)
-        if curves:
-            axes.plot(grid, np.mean([np.interp(grid, *curve) for curve in curves], axis=0), color=colour, lw=2.2, label=name)
-    axes.axhline(threshold, color=_REFERENCE, lw=0.9, ls=(0, (5, 3)))
-    axes.text(0.495, threshold + 0.015, "1/7", color=_REFERENCE, ha="right", va="bottom", fontsize=9)
-    axes.set(xlim=(0, 0.5), ylim=(-0.05, 1.03))
-    _style(axes, "cycles per pixel", "")
-    axes.set_title("Fourier ring correlation with the reference", loc="left", fontsize=12, weight="bold", color=_INK)
-    axes.legend(loc="upper right", frameon=False, fontsize=9, labelcolor=_INK)
-
-
-def _finite(values: Sequence[float | None]) -> DoubleArray:
-    """None and infinities as NaN, which is not drawn."""
-    numbers = np.array([np.nan if value is None else value for value in values], np.float64)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
-
-
-# ---- the page
-
-
-def _new_figure(path: Path, height_in: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    if path.suffix.lower() not in (".png", ".pdf"):
-        raise ValueError(f"figure {path.name!r} has the suffix {path.suffix!r}; use .png or .pdf")
-    return Figure(figsize=(_WIDTH_IN, height_in), facecolor=_PAPER)
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    # without dates, equal content gives equal files
-    dates = {".pdf": {"CreationDate": None, "ModDate": None}}
-    figure.savefig(path, dpi=_DPI, facecolor=_PAPER, metadata=dates.get(path.suffix.lower()))
-
-
 def _colours(lut: Lut) -> "Colormap":
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list(lut, _LUTS[lut])
 
 
-def _write_line(figure: "Figure", page_in: float, left_in: float, bottom_in: float, text: str, **style: Any) -> None:
-    figure.text(left_in / _WIDTH_IN, bottom_in / page_in, text, **{**_TEXT, **style})
-
-
-def shorten(text: str, length: int) -> str:
-    """Cut the middle out of a long text, as the ends of file names tell them apart.
-
-    >>> shorten("a_very_long_file_name_t0001.tif", 15)
-    'a_very_…001.tif'
-    """
-    half = (length - 1) // 2
-    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
-
-
-def _style(axes: "Axes", x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label, color=_MUTED, fontsize=9)
-    axes.set_ylabel(y_label, color=_MUTED, fontsize=9)
-    axes.tick_params(colors=_MUTED, labelsize=8.5, length=3, width=0.6)
-    for side, spine in axes.spines.items():
-        spine.set(visible=side in ("left", "bottom"), color=_MUTED, linewidth=0.6)
-
-
 def _label(axes: "Axes", name: str) -> None:
-    axes.text(0.022, 0.972, name, transform=axes.transAxes, va="top", fontsize=11, weight="bold", color=_INK, **_shade())
-
-
-def _shade() -> dict[str, Any]:
-    from matplotlib.patheffects import withStroke
-
-    return {"path_effects": [withStroke(linewidth=2.2, foreground="#000000b0")]}
+    axes.text(0.022, 0.972, name, transform=axes.transAxes, va="top", fontsize=11, weight="bold", color=INK, **shade())
 
 
 def _outline(axes: "Axes", crop: tuple[slice, slice]) -> None:
@@ -437,7 +301,7 @@ def _outline(axes: "Axes", crop: tuple[slice, slice]) -> None:
 
     rows, columns = crop
     corner, size = (columns.start - 0.5, rows.start - 0.5), (columns.stop - columns.start, rows.stop - rows.start)
-    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_INK, linewidth=0.9, alpha=0.9))
+    axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=INK, linewidth=0.9, alpha=0.9))
 
 
 def _scale_bar(axes: "Axes", shape: tuple[int, ...], pixel_size_um: float | None, left: bool = False) -> None:
@@ -447,10 +311,10 @@ def _scale_bar(axes: "Axes", shape: tuple[int, ...], pixel_size_um: float | None
     across = length_um / pixel_size_um / shape[1]
     start, height = (0.035 if left else 0.965 - across), 0.05
     bar: dict[str, Any] = {"color": "white", "lw": 3.6, "solid_capstyle": "butt", "transform": axes.transAxes}
-    axes.plot([start, start + across], [height, height], scalex=False, scaley=False, **bar, **_shade())
+    axes.plot([start, start + across], [height, height], scalex=False, scaley=False, **bar, **shade())
     words: dict[str, Any] = {"ha": "center", "va": "bottom", "color": "white", "fontsize": 9.5, "xycoords": "axes fraction"}
     middle = (start + across / 2, height)
-    axes.annotate(f"{length_um:g} µm", middle, xytext=(0, 3.5), textcoords="offset points", **words, **_shade())
+    axes.annotate(f"{length_um:g} µm", middle, xytext=(0, 3.5), textcoords="offset points", **words, **shade())
 
 
 def round_length(at_most: float) -> float:

@@ -22,7 +22,7 @@ from live_restore.models.facts import FrozenRange, ModelFacts, Normalisation
 from live_restore.models.package import ModelPackage
 from live_restore.restore.pipeline import Network, Progress, no_progress, restore
 from live_restore.restore.procedures import finer_planes, restore_isotropic, restore_upsampled
-from live_restore.restore.tiling import Space
+from live_restore.restore.tiling import Space, TooLittleMemory
 
 Mode = Literal["frozen", "rolling", "volume"]
 
@@ -129,11 +129,24 @@ class Restorer:
             If channels or planes do not fit the model, or a pixel is not a finite number.
         """
         self._check(pixels)
+        try:
+            return self._through(pixels, progress)
+        except TooLittleMemory as small:
+            raise ImageError(self._in_bytes(small)) from None
+
+    def _through(self, pixels: Pixels, progress: Progress) -> Restored:
         if self.facts.procedure == "isotropic":
             return restore_isotropic(pixels, self.z_factor, self._network, self._measure, progress)
         if self.facts.procedure == "upsampling":
             return restore_upsampled(pixels, self.z_factor, self._network, self._measure, progress)
         return restore(pixels, self._network, *self._measure(pixels), progress)
+
+    def _in_bytes(self, small: TooLittleMemory) -> str:
+        per_pixel = self.facts.geometry.bytes_per_pixel * _RUNTIME_OVERHEAD
+        return (
+            f"with --memory {small.max_pixels * per_pixel:.0f} bytes not even the smallest tile of model "
+            f"'{self.package.name}' fits; it needs at least {small.least_pixels * per_pixel:.0f} bytes"
+        )
 
     def reset(self) -> None:
         """Forget the rolling range; the next volume starts a new movie."""
@@ -239,10 +252,7 @@ def _input_range(pixels: Pixels, rule: Normalisation) -> IntensityRange:
 
 
 def _frozen(frozen: FrozenRange, channels: int) -> IntensityRange:
-    try:
-        return IntensityRange(np.broadcast_to(frozen.low, channels), np.broadcast_to(frozen.high, channels))
-    except ValueError:
-        raise ImageError(f"the model's frozen range has {len(frozen.low)} channels, the image {channels}") from None
+    return IntensityRange(np.broadcast_to(frozen.low, channels), np.broadcast_to(frozen.high, channels))
 
 
 def _for_channels(measured: IntensityRange, channels: int) -> IntensityRange:

@@ -9,10 +9,9 @@ import h5py
 import numpy as np
 
 
-def random_layer(name, shape, dice):
-    """A layer whose outputs neither vanish nor grow from one to the next."""
-    fan_in = np.prod(shape[:-1])
-    kernel = dice.normal(0, np.sqrt(1.5 / fan_in), shape).astype(np.float32)
+def random_layer(name, shape, dice, gain=1.5):
+    """A layer whose outputs neither vanish nor grow from one to the next; where skips add up, with a smaller gain."""
+    kernel = dice.normal(0, np.sqrt(gain / np.prod(shape[:-1])), shape).astype(np.float32)
     return name, kernel, dice.normal(0, 0.1, shape[-1]).astype(np.float32)
 
 
@@ -53,7 +52,7 @@ def rcan_layers(
             shapes += [same, same, (*narrow, channels, squeezed), (*narrow, squeezed, channels)]
         shapes += [same] if groups > 1 else []
     shapes += [same, *((*wide, channels, channels * factor**n_dim) for factor in steps), (*wide, channels, channels_out)]
-    return [random_layer(f"conv{n_dim}d_{start + i}", shape, dice) for i, shape in enumerate(shapes)]
+    return [random_layer(f"conv{n_dim}d_{start + i}", shape, dice, gain=0.5) for i, shape in enumerate(shapes)]
 
 
 def projection_layers(channels=1, filters=4, n_depth=2, per_depth=1, kernel=(3, 3, 3), seed=1):

@@ -12,7 +12,7 @@ from live_restore.models.package import open_package
 from live_restore.score import score_pair
 
 FOLDER = Path(live_restore.__file__).parent / "bundled" / "care2d_demo"
-# Neither in the training (0 and up) nor in its held-out fields (1,000,000 and up).
+# Neither in the training (500,000 and up) nor in its held-out fields (1,000,000 and up).
 FRESH_SEED = 20_000_000
 
 

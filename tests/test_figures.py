@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from live_restore.figures import _LUTS, GalleryRow, ScoreRow, busiest_place, gallery, round_length, score_figure, shorten
+from live_restore.figures import _LUTS, GalleryRow, busiest_place, gallery, round_length
+from live_restore.page import shorten
+from live_restore.score_figure import ScoreRow, score_figure
 
 
 def field(shape=(60, 80), seed=0):
@@ -145,7 +147,7 @@ def test_score_figure_of_nothing(tmp_path):
 
 
 def test_figures_load_matplotlib_only_when_drawn():
-    imports = "import sys, live_restore.figures, live_restore.score"
+    imports = "import sys, live_restore.figures, live_restore.score, live_restore.score_figure"
     code = f"{imports}; sys.exit('matplotlib' in sys.modules or 'skimage' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
 from live_restore.errors import ImageError
-from live_restore.score import as_dict, fit_affine, means, ring_correlation, score_pair, table, write_figure, write_json
+from live_restore.ring_correlation import ring_correlation
+from live_restore.score import as_dict, fit_affine, means, score_pair, table, write_figure, write_json
 
 
 def clean_image(shape=(64, 64), seed=0):

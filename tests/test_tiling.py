@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from live_restore.restore.tiling import Space, tiles, window_shape
+from live_restore.restore.tiling import Space, TooLittleMemory, tiles, window_shape
 
 
 @st.composite
@@ -82,5 +82,5 @@ def test_little_memory_costs_more_tiles_not_more_memory():
 
 def test_too_little_memory_is_said():
     space = Space((43, 43), (4, 4), (1, 1))
-    with pytest.raises(ValueError, match="a memory for 1000 pixels is too small: the smallest tile of this network has 8464"):
+    with pytest.raises(TooLittleMemory, match="a memory for 1000 pixels is too small: the smallest tile has 8464"):
         window_shape((2048, 2048), space, 1000)

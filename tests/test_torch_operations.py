@@ -85,10 +85,10 @@ GRAPHS = [
         node("Shape", outputs=["s"]), node("Slice", ["s", "two", "four"], ["hw"]), node("Mul", ["hw", "two"], ["hw2"]),
         node("Div", ["hw2", "three"], ["hw3"]), node("Sub", ["hw3", "three"], ["hw4"]), node("ReduceSum", ["hw4"], ["n"]),
         node("Cast", ["n"], ["f"], to=1), node("Mul", ["x", "f"]),
-    ], {"two": I([2]), "four": I([4]), "three": I([3])})),
+    ], {"two": I([2]), "four": I([4]), "three": I([3])}, channels=2)),
     ("shape of a part", graph([
         node("Shape", outputs=["s"], start=2), node("ConstantOfShape", ["s"], ["c"]), node("Add", ["x", "c"]),
-    ])),
+    ], channels=2)),
     ("constants", graph([
         node("Constant", [], ["a"], value_float=2.5), node("Constant", [], ["b"], value_floats=[1.0, 2.0]),
         node("Unsqueeze", ["b", "axes"], ["c"]), node("Mul", ["x", "a"], ["d"]), node("Add", ["d", "c"], ["e"]),
@@ -115,8 +115,9 @@ def _graphs():
 
 ALL = list(_graphs())
 
-# The reference has no Upsample, and its old versions of Squeeze and Clip fail.
-_NO_REFERENCE = {"old upsample", "old resize", "old slice", "old pad", "old clip", "old squeeze"}
+# The reference has no Upsample, and fails on some old versions; OpenVINO takes the old Softmax for the new one.
+_NO_REFERENCE = {"transposed grouped", "old upsample", "old resize", "old slice", "old pad", "old clip", "old squeeze"}
+_NO_OPENVINO = {"old softmax"}
 
 
 @pytest.mark.parametrize(("name", "onnx_bytes"), ALL, ids=[name for name, _ in ALL])
@@ -124,7 +125,8 @@ def test_as_the_reference_and_as_openvino(name, onnx_bytes):
     x = image(2, 2, 12, 16)
     with open_engine("torch", onnx_bytes) as engine, open_engine("openvino", onnx_bytes) as other:
         (found,), (expected,) = engine.infer(x), other.infer(x)
-    np.testing.assert_allclose(found, expected, atol=2e-5, err_msg="openvino")
+    if name not in _NO_OPENVINO:
+        np.testing.assert_allclose(found, expected, atol=2e-5, err_msg="openvino")
     if name not in _NO_REFERENCE:
         (reference,) = ReferenceEvaluator(onnx_bytes).run(None, {"x": x})
         np.testing.assert_allclose(found, reference, atol=2e-5, err_msg="reference")

@@ -5,7 +5,7 @@ graph, nor on which device the tensors lie. Tensors of whole numbers are shape a
 """
 
 from collections.abc import Callable, Sequence
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,8 @@ def _conv_transpose(node: Node, image: Tensor, weight: Tensor, bias: Tensor | No
     extra = node.attributes.get("output_padding") or [0] * n
     pads = _transposed_pads(node, weight.shape[2:], strides, dilations)
     # torch pads symmetrically: compute everything, and cut
-    full = conv(image, weight, bias, stride=strides, groups=node.attributes.get("group", 1), dilation=dilations)
-    full = functional.pad(full, _interleaved([0] * n + list(extra))) if any(extra) else full
+    groups = node.attributes.get("group", 1)
+    full = conv(image, weight, bias, stride=strides, output_padding=extra, groups=groups, dilation=dilations)
     for axis in range(n):
         full = full.narrow(axis + 2, pads[axis], full.shape[axis + 2] - pads[axis] - pads[axis + n])
     return full
@@ -289,7 +289,7 @@ OPERATIONS: dict[str, Operation] = {
     "Elu": lambda node, a: functional.elu(a, node.attributes.get("alpha", 1.0)),
     "Exp": lambda _, a: a.exp(),
     "Expand": _expand,
-    "Flatten": lambda node, a: a.flatten(node.attributes.get("axis", 1)),
+    "Flatten": lambda node, a: a.reshape(prod(a.shape[: node.attributes.get("axis", 1)]), -1),
     "Floor": lambda _, a: a.floor(),
     "Gather": _gather,
     "GlobalAveragePool": lambda _, a: a.mean(list(range(2, a.ndim)), keepdim=True),

@@ -200,3 +200,14 @@ class ModelFacts(_Facts):
         if self.procedure == "upsampling" and n_dim != 3:
             raise ValueError(f"procedure 'upsampling' needs a 3D network; this one has {n_dim} spatial axes")
         return self
+
+    @model_validator(mode="after")
+    def _ranges_fit(self) -> "ModelFacts":
+        rule = self.normalisation
+        for name, found, channels in (
+            ("frozen", rule.frozen, self.channels_in),
+            ("output_range", rule.output_range, self.channels_out),
+        ):
+            if found and len(found.low) not in (1, channels):
+                raise ValueError(f"normalisation.{name} has {len(found.low)} channels; give one, or {channels} as the model has")
+        return self

@@ -97,10 +97,10 @@ def import_model(  # noqa: PLR0913 (one argument per option of the command)
     from live_restore.models.package import write_package
 
     imported = read_source(source, weights)
-    normalisation = _with_percentiles(imported.normalisation, low_percentile, high_percentile)
+    normalisation = with_percentiles(imported.normalisation, low_percentile, high_percentile)
     onnx = _onnx(imported)
-    facts = _facts(imported, normalisation, measure_geometry(onnx), procedure, z_factor)
-    test_input, test_output = _test_images(imported, onnx, facts)
+    facts = facts_of(imported, normalisation, measure_geometry(onnx), procedure, z_factor)
+    test_input, test_output = example_images(imported, onnx, facts)
     return write_package(
         output,
         name=name or _long_enough(imported.name),
@@ -223,7 +223,8 @@ def _readable() -> str:
     return "what can be imported: " + "; ".join(importer.name for importer in IMPORTERS)
 
 
-def _with_percentiles(normalisation: Normalisation, low: float | None, high: float | None) -> Normalisation:
+def with_percentiles(normalisation: Normalisation, low: float | None, high: float | None) -> Normalisation:
+    """Put chosen percentiles, in percent, in place of the source's; None keeps them."""
     if low is None and high is None:
         return normalisation
     if normalisation.measure != "percentiles" or normalisation.mode == "frozen":
@@ -245,9 +246,10 @@ def _onnx(imported: Imported) -> bytes:
     return to_onnx(imported.net)
 
 
-def _facts(
+def facts_of(
     imported: Imported, normalisation: Normalisation, geometry: Geometry, procedure: Procedure, z_factor: float | None
 ) -> ModelFacts:
+    """Put together what a package says of itself: what the source told, what was measured, what the user chose."""
     try:
         return ModelFacts(
             architecture=imported.architecture,
@@ -279,7 +281,7 @@ def _reasons(error: ValidationError) -> str:
     return "; ".join(str(entry["msg"]).removeprefix("Value error, ") for entry in error.errors())
 
 
-def _test_images(imported: Imported, onnx: bytes, facts: ModelFacts) -> tuple[FloatArray, FloatArray]:
+def example_images(imported: Imported, onnx: bytes, facts: ModelFacts) -> tuple[FloatArray, FloatArray]:
     """Take the source's own test images, or render one and run the network; (N, C, [Z,] Y, X) float32, network units."""
     as_trained = facts.normalisation == imported.normalisation
     if as_trained and imported.test_input is not None and imported.test_output is not None:

@@ -18,6 +18,20 @@ import numpy as np
 from live_restore.intensity import Pixels
 
 
+class TooLittleMemory(ValueError):
+    """Not even the smallest window of a network fits.
+
+    Attributes
+    ----------
+    max_pixels, least_pixels : int
+        What may be taken, and what is needed.
+    """
+
+    def __init__(self, max_pixels: int, least_pixels: int) -> None:
+        super().__init__(f"a memory for {max_pixels} pixels is too small: the smallest tile has {least_pixels}")
+        self.max_pixels, self.least_pixels = max_pixels, least_pixels
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """What a network does to space; one entry per spatial axis, (Y, X) or (Z, Y, X).
@@ -139,7 +153,7 @@ def window_shape(shape: tuple[int, ...], space: Space, max_pixels: int) -> tuple
 
     Raises
     ------
-    ValueError
+    TooLittleMemory
         If even the smallest window, two halos and one step wide, is larger than `max_pixels`.
     """
     options = [
@@ -151,8 +165,7 @@ def window_shape(shape: tuple[int, ...], space: Space, max_pixels: int) -> tuple
     pixels, tile_count = prod(sizes), prod(counts)
     work = np.where(pixels <= max_pixels, pixels * tile_count, np.inf)
     if not np.isfinite(work).any():
-        least = int(np.min(pixels))
-        raise ValueError(f"a memory for {max_pixels} pixels is too small: the smallest tile of this network has {least}")
+        raise TooLittleMemory(max_pixels, int(np.min(pixels)))
     # the least work; among equals the fewest tiles
     best = np.lexsort((np.ravel(tile_count), np.ravel(work)))[0]
     return tuple(int(np.ravel(axis)[best]) for axis in sizes)

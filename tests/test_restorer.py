@@ -1,0 +1,132 @@
+"""The restorer: a package opened on an engine, its ranges, its refusals."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import uniform_filter, zoom
+
+from live_restore.errors import EngineUnavailable, ImageError
+from live_restore.intensity import measure_percentiles
+from live_restore.models.facts import FrozenRange, Normalisation
+from live_restore.restorer import Restorer
+from tiny_packages import smoothing_facts, write_smoothing_package
+
+
+def stack(shape, seed=0):
+    return np.random.default_rng(seed).poisson(300, shape).astype(np.uint16)
+
+
+def opened(folder, facts=None, n_dim=2, channels=1, **options):
+    package = write_smoothing_package(folder / "package", n_dim, channels, facts=facts)
+    return Restorer(package, precision="f32", **options)
+
+
+def smoothed_inside(raw):
+    """What the smoothing package makes of a stack, but for the outermost pixels."""
+    return uniform_filter(raw.astype(np.float64), (1, 1, 3, 3))[..., 4:-4, 4:-4]
+
+
+def test_counts_in_counts_out(tmp_path):
+    raw = stack((1, 3, 41, 50))
+    with opened(tmp_path) as restorer:
+        restored = restorer.restore(raw)
+    np.testing.assert_allclose(restored.pixels[..., 4:-4, 4:-4], smoothed_inside(raw), rtol=1e-4)
+    measured = measure_percentiles(raw)
+    assert (restored.intensity.low, restored.intensity.high) == (measured.low, measured.high)
+
+
+@pytest.mark.parametrize("memory_bytes", [20_000, 100_000, None])
+def test_memory_changes_tiles_and_nothing_else(tmp_path, memory_bytes):
+    raw = stack((1, 1, 150, 170))
+    with opened(tmp_path, memory_bytes=memory_bytes) as restorer:
+        restored = restorer.restore(raw)
+    assert (restored.tiles > 1) == (memory_bytes is not None)
+    np.testing.assert_allclose(restored.pixels[..., 4:-4, 4:-4], smoothed_inside(raw), rtol=1e-4)
+
+
+def test_too_little_memory_is_said_in_bytes(tmp_path):
+    with (
+        opened(tmp_path, memory_bytes=100) as restorer,
+        pytest.raises(ImageError, match=r"with --memory 9. bytes .* needs at least 2304 bytes"),
+    ):
+        restorer.restore(stack((1, 1, 64, 64)))
+
+
+def test_a_frozen_range_is_used_always(tmp_path):
+    frozen = Normalisation(mode="frozen", frozen=FrozenRange(low=(100,), high=(500,)))
+    with opened(tmp_path, smoothing_facts(normalisation=frozen)) as restorer:
+        for seed in range(2):
+            restored = restorer.restore(stack((1, 1, 20, 20), seed))
+            assert (restored.intensity.low[0], restored.intensity.high[0]) == (100, 500)
+        assert restored.pixels.mean() == pytest.approx(300, rel=0.1)
+
+
+def test_a_rolling_range_follows_slowly_and_can_be_forgotten(tmp_path):
+    dim, bright = stack((1, 1, 32, 32)), stack((1, 1, 32, 32)) * 10
+    with opened(tmp_path, mode="rolling") as restorer:
+        first = restorer.restore(dim).intensity.high[0]
+        second = restorer.restore(bright).intensity.high[0]
+        assert first < second < 2 * first
+        restorer.reset()
+        assert restorer.restore(bright).intensity.high[0] == pytest.approx(10 * first)
+
+
+def test_observing_moves_the_rolling_range_as_restoring_does(tmp_path):
+    dim, bright = stack((1, 1, 32, 32)), stack((1, 1, 32, 32)) * 10
+    with opened(tmp_path, mode="rolling") as restorer:
+        restorer.restore(dim)
+        restored = restorer.restore(bright).intensity.high[0]
+        restorer.reset()
+        restorer.observe(dim)
+        assert restorer.restore(bright).intensity.high[0] == restored
+
+
+def test_upsampling_gives_finer_stacks(tmp_path):
+    raw = stack((1, 5, 24, 28))
+    with opened(tmp_path, smoothing_facts(3, procedure="upsampling", z_factor=3), n_dim=3) as restorer:
+        assert restorer.output_shape((5, 24, 28)) == (15, 24, 28)
+        restored = restorer.restore(raw)
+    finer = zoom(raw.astype(np.float64), (1, 3, 1, 1), order=1)
+    expected = uniform_filter(finer, (1, 3, 3, 3))[:, 2:-2, 2:-2, 2:-2]
+    np.testing.assert_allclose(restored.pixels[:, 2:-2, 2:-2, 2:-2], expected, rtol=1e-3)
+
+
+def test_isotropic_is_the_geometric_mean_of_both_directions(tmp_path):
+    raw = stack((1, 5, 24, 28))
+    with opened(tmp_path, smoothing_facts(2, procedure="isotropic", z_factor=2.0)) as restorer:
+        restored = restorer.restore(raw)
+    measured = measure_percentiles(raw)
+    finer = measured.scale(zoom(raw.astype(np.float64), (1, 2, 1, 1), order=1))
+    xz, yz = (np.maximum(uniform_filter(finer, size), 0) for size in ((1, 3, 1, 3), (1, 3, 3, 1)))
+    inside = (slice(None), slice(4, -4), slice(4, -4), slice(4, -4))
+    np.testing.assert_allclose(restored.pixels[inside], measured.unscale(np.sqrt(xz * yz))[inside], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("raw", "n_dim", "message"),
+    [
+        (stack((2, 1, 20, 20)), 2, r"takes 1 channel\(s\).*shape \(2, 1, 20, 20\)"),
+        (stack((1, 1, 20, 20)), 3, "restores z-stacks, and this image has a single plane"),
+        (np.full((1, 1, 20, 20), np.nan, np.float32), 2, "400 pixel.* of channel 0, plane 0 are not finite numbers, the first at y=0, x=0"),
+    ],
+    ids=["channels", "planes", "NaN"],
+)  # fmt: skip
+def test_volumes_that_do_not_fit(tmp_path, raw, n_dim, message):
+    with opened(tmp_path, n_dim=n_dim) as restorer, pytest.raises(ImageError, match=message):
+        restorer.restore(raw)
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "error", "message"),
+    [
+        ({}, {"mode": "frozen"}, ValueError, "this model has no frozen percentiles"),
+        ({"normalisation": Normalisation(measure="none")}, {"mode": "rolling"}, ValueError, "measures nothing on the image"),
+        ({}, {"z_factor": 2.0}, ValueError, "z_factor 2.0 was given, but this model restores directly"),
+        ({"procedure": "isotropic"}, {}, ValueError, "say with --z-factor how many times finer Z becomes"),
+        ({"procedure": "isotropic"}, {"z_factor": -1.0}, ValueError, "z_factor must be above 0, got -1.0"),
+        ({}, {"engine": "abacus"}, EngineUnavailable, "there is no engine 'abacus'"),
+    ],
+    ids=["no frozen", "measures nothing", "z factor", "no z factor", "negative z factor", "engine"],
+)
+def test_choices_that_do_not_fit(tmp_path, facts, options, error, message):
+    with pytest.raises(error, match=message):
+        opened(tmp_path, smoothing_facts(**facts), **options)
