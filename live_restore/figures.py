@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from live_restore.intensity import Pixels
-from live_restore.page import (
+from live_restore.figure_page import (
     HONEST_LINE,
     INK,
     MARGIN_IN,
@@ -29,6 +28,7 @@ from live_restore.page import (
     style_axes,
     write_line,
 )
+from live_restore.intensity import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from live_restore.page import (
+from live_restore.figure_page import (
     HONEST_LINE,
     INK,
     MARGIN_IN,

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
+from live_restore.figure_page import shorten
 from live_restore.figures import _LUTS, GalleryRow, busiest_place, gallery, round_length
-from live_restore.page import shorten
 from live_restore.score_figure import ScoreRow, score_figure
 
 

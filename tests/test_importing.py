@@ -19,7 +19,8 @@ from live_restore.models import importing
 from live_restore.models.example_image import render_counts
 from live_restore.models.facts import Architecture, Normalisation
 from live_restore.models.imported import Imported, sha256_of
-from live_restore.models.importing import BIOIMAGEIO, CAREAMICS, CSBDEEP, RCAN, import_model, importer_of, read_source
+from live_restore.models.importers import BIOIMAGEIO, CAREAMICS, CSBDEEP, RCAN, importer_of, read_source
+from live_restore.models.importing import import_model
 from live_restore.models.package import open_package
 
 # name: what is written, (kind, n_dim, output channels of the graph)

@@ -147,9 +147,9 @@ def _takes_image_mean(node: NodeProto, file: OnnxFile, ndim: int) -> bool:
 def _reduced_axes(node: NodeProto, file: OnnxFile) -> Iterable[int]:
     if len(node.input) < 2:
         return [int(axis) for axis in attribute(node, "axes", ())]
-    constants = {n.outputs[0]: n.attributes.get("value") for n in file.nodes if n.op == "Constant"}
-    axes = (file.weights | constants).get(node.input[1])
-    return [] if axes is None else [int(axis) for axis in axes.ravel()]
+    constants = {n.outputs[0]: next(iter(n.attributes.values()), ()) for n in file.nodes if n.op == "Constant"}
+    axes = (file.weights | constants).get(node.input[1], ())
+    return [int(axis) for axis in np.ravel(axes)]
 
 
 def _channels(model: ModelProto) -> dict[str, int]:

@@ -4,6 +4,7 @@ Receives a path; hands on one image per position. It refuses what would otherwis
 truncated files, files of a set that are not there. It does not know what the metadata look like (`tiff_metadata`).
 """
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -179,7 +180,10 @@ def _positions(file: OpenFile, number: int, series: tifffile.TiffPageSeries, axe
     if axes is None and series.dtype != bool:  # bits are refused as such
         _check_gray(file.path, series)
     planes = open_planes(file.path, file.tif, series)
-    numbers = plane_numbers(letters, series.get_shape(squeeze=True)[:-2])  # (R, T, C, Z)
+    shape = series.get_shape(squeeze=True)[:-2]
+    if planes.count < math.prod(shape):  # a damaged description may promise billions
+        raise ImageError(f"{file.path} is incomplete: it holds {planes.count} of {math.prod(shape)} planes; copy or export it again")
+    numbers = plane_numbers(letters, shape)  # (R, T, C, Z)
     present = np.reshape([planes.holds(int(n)) for n in numbers.flat], numbers.shape).astype(bool)
     metadata = read_metadata(file.tif, series, number)
     # a stack that lacks files of its set has fewer positions than the plan, and does not say which

@@ -14,7 +14,15 @@ from live_restore.errors import ImageError
 
 
 class Planes(Protocol):
-    """Planes by number, in the order in which the file's axes count them."""
+    """Planes by number, in the order in which the file's axes count them.
+
+    Attributes
+    ----------
+    count : int
+        No more planes than this can be there, whatever the description promises.
+    """
+
+    count: int
 
     def holds(self, number: int) -> bool:
         """Whether all bytes of a plane lie within the file."""
@@ -47,9 +55,10 @@ class _PlanesInARow:
     def __init__(self, tif: tifffile.TiffFile, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         self._file, self._offset, self._dtype = tif.filehandle, offset, dtype
         self._bytes = dtype.itemsize * shape[0] * shape[1]
+        self.count = int(max(0, tif.filehandle.size - offset) // self._bytes)
 
     def holds(self, number: int) -> bool:
-        return bool(self._offset + (number + 1) * self._bytes <= self._file.size)
+        return number < self.count
 
     def read_into(self, number: int, plane: NDArray[Any]) -> None:
         self._file.read_array(self._dtype, plane.size, self._offset + number * self._bytes, out=plane)
@@ -60,6 +69,7 @@ class _PlanesInPages:
 
     def __init__(self, series: tifffile.TiffPageSeries) -> None:
         self._series = series
+        self.count = len(series)
 
     def holds(self, number: int) -> bool:
         try:

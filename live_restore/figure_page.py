@@ -21,6 +21,7 @@ _TEXT: dict[str, Any] = {"family": ["DejaVu Sans"], "color": INK}
 
 
 def new_figure(path: Path, height_in: float) -> "Figure":
+    """Make an empty page, refusing early what `save` could not write: only .png and .pdf."""
     from matplotlib.figure import Figure
 
     if path.suffix.lower() not in (".png", ".pdf"):
@@ -29,12 +30,14 @@ def new_figure(path: Path, height_in: float) -> "Figure":
 
 
 def save(figure: "Figure", path: Path) -> None:
+    """Write the page, PNG or PDF by the suffix."""
     # without dates, equal content gives equal files
     dates = {".pdf": {"CreationDate": None, "ModDate": None}}
     figure.savefig(path, dpi=_DPI, facecolor=PAPER, metadata=dates.get(path.suffix.lower()))
 
 
 def write_line(figure: "Figure", page_in: float, left_in: float, bottom_in: float, text: str, **style: Any) -> None:
+    """Write a line of text at a place in inches from the bottom left of a page `page_in` high."""
     figure.text(left_in / WIDTH_IN, bottom_in / page_in, text, **{**_TEXT, **style})
 
 
@@ -49,6 +52,7 @@ def shorten(text: str, length: int) -> str:
 
 
 def style_axes(axes: "Axes", x_label: str, y_label: str) -> None:
+    """Give axes their labels and quiet spines."""
     axes.set_xlabel(x_label, color=MUTED, fontsize=9)
     axes.set_ylabel(y_label, color=MUTED, fontsize=9)
     axes.tick_params(colors=MUTED, labelsize=8.5, length=3, width=0.6)
@@ -57,6 +61,7 @@ def style_axes(axes: "Axes", x_label: str, y_label: str) -> None:
 
 
 def shade() -> dict[str, Any]:
+    """Return the text property that keeps words legible on any image, a dark rim."""
     from matplotlib.patheffects import withStroke
 
     return {"path_effects": [withStroke(linewidth=2.2, foreground="#000000b0")]}

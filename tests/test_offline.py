@@ -1,0 +1,228 @@
+"""Files in, restored files out: real TIFFs, real engines, interruption by kill, and what is refused."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from scipy.ndimage import uniform_filter
+from tiny_packages import smoothing_facts, write_smoothing_package
+
+from live_restore.channels import Assignment
+from live_restore.errors import ImageError
+from live_restore.models.facts import Normalisation
+from live_restore.offline import Options, restore_files
+from live_restore.records.images import open_images
+from live_restore.records.restored import read_provenance
+from live_restore.restorer import Restorer
+
+
+@pytest.fixture
+def restorer(tmp_path):
+    package = write_smoothing_package(tmp_path / "package")
+    with Restorer(package, precision="f32") as opened:
+        yield opened
+
+
+def write_movie(path, shape=(3, 2, 4, 40, 44), names=("DAPI", "GFP"), dtype=np.uint16):
+    """An OME-TIFF movie, (T, Z, C, Y, X) on disk; the pixels as (T, C, Z, Y, X)."""
+    times, channels, planes, height, width = shape
+    pixels = np.random.default_rng(1).poisson(200, shape).astype(dtype)
+    metadata = {
+        "axes": "TZCYX",
+        "Channel": {"Name": list(names)},
+        "PhysicalSizeX": 0.1,
+        "PhysicalSizeY": 0.1,
+        "PhysicalSizeZ": 0.4,
+        "TimeIncrement": 2.0,
+    }
+    tifffile.imwrite(path, pixels.transpose(0, 2, 1, 3, 4), metadata=metadata, ome=True)
+    return pixels
+
+
+def inside(pixels):
+    return pixels[..., 4:-4, 4:-4]
+
+
+def smoothed(pixels):
+    return inside(uniform_filter(pixels.astype(np.float64), (*(1,) * (pixels.ndim - 2), 3, 3)))
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
+def test_a_movie_keeps_its_axes_names_and_sizes(tmp_path, restorer, suffix):
+    raw = write_movie(tmp_path / "movie.ome.tif")
+    (outcome,) = restore_files([tmp_path / "movie.ome.tif"], tmp_path / f"out{suffix}", [Assignment(None, restorer)])
+    assert (outcome.volumes, outcome.already, outcome.warnings) == (6, 0, [])
+    (image,) = open_images(outcome.path)
+    with image:
+        info = image.info
+        assert (info.times, info.channels, info.planes) == (3, ("DAPI", "GFP"), 4)
+        assert info.pixel_size_um == pytest.approx((0.4, 0.1, 0.1))
+        assert info.dtype == np.float32
+        for time in range(3):
+            for channel in range(2):
+                restored = inside(image.volume(time, channel))
+                np.testing.assert_allclose(restored, smoothed(raw[time, channel]), rtol=1e-4)
+
+
+def test_a_model_per_channel_and_the_others_kept(tmp_path, restorer):
+    raw = write_movie(tmp_path / "movie.ome.tif")
+    options = Options(dtype="uint16")
+    (outcome,) = restore_files(
+        [tmp_path / "movie.ome.tif"], tmp_path / "out.ome.tif", [Assignment(("GFP",), restorer)], options
+    )
+    (image,) = open_images(outcome.path)
+    with image:
+        assert image.info.channels == ("DAPI (raw)", "GFP")
+        np.testing.assert_array_equal(image.volume(2, 0), raw[2, 0])
+        assert np.abs(inside(image.volume(2, 1)) - smoothed(raw[2, 1])).max() <= 0.51
+    provenance = read_provenance(outcome.path)
+    assert provenance["channels"][0]["model"] is None
+    assert provenance["channels"][1]["model_sha256"] == restorer.package.onnx_sha256
+    assert provenance["channels"][1]["engine"].startswith("openvino")
+
+
+def test_a_folder_gives_a_file_each_and_a_second_run_does_nothing(tmp_path, restorer):
+    for name in ("a", "b"):
+        write_movie(tmp_path / f"in_{name}.tif", (1, 1, 1, 32, 32), ("c",))
+    inputs = [tmp_path / "in_a.tif", tmp_path / "in_b.tif"]
+    first = restore_files(inputs, tmp_path / "out", [Assignment(None, restorer)])
+    assert [o.path.name for o in first] == ["in_a.ome.tif", "in_b.ome.tif"]
+    written = [o.path.stat().st_mtime_ns for o in first]
+    second = restore_files(inputs, tmp_path / "out", [Assignment(None, restorer)])
+    assert [(o.volumes, o.already) for o in second] == [(0, 1), (0, 1)]
+    assert [o.path.stat().st_mtime_ns for o in second] == written
+
+
+def test_nothing_is_overwritten_by_another_model(tmp_path, restorer):
+    write_movie(tmp_path / "in.tif", (1, 1, 1, 32, 32), ("c",))
+    out = tmp_path / "out.ome.tif"
+    restore_files([tmp_path / "in.tif"], out, [Assignment(None, restorer)])
+    with Restorer(restorer.package, precision="f32", mode="rolling") as other:
+        with pytest.raises(ImageError, match=r"out\.ome\.tif exists already"):
+            restore_files([tmp_path / "in.tif"], out, [Assignment(None, other)])
+        (outcome,) = restore_files([tmp_path / "in.tif"], out, [Assignment(None, other)], Options(overwrite=True))
+    assert outcome.volumes == 1
+    assert read_provenance(out)["channels"][0]["normalisation"]["mode"] == "rolling"
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from live_restore.channels import Assignment
+from live_restore.models.package import open_package
+from live_restore.offline import Silence, restore_files
+from live_restore.restorer import Restorer
+class Slow(Silence):
+    def volume(self):
+        print("one", flush=True)
+        time.sleep(1)
+with Restorer(open_package(Path(sys.argv[1])), precision="f32", mode="rolling") as restorer:
+    restore_files([Path(sys.argv[2])], Path(sys.argv[3]), [Assignment(None, restorer)], listener=Slow())
+"""
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(tmp_path, restorer, suffix):
+    """Rolling normalisation, so that the second run must also know what the first one saw."""
+    movie = tmp_path / "movie.ome.tif"
+    write_movie(movie)
+    words = [str(restorer.package.path), str(movie), str(tmp_path / f"killed{suffix}")]
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED), *words], stdout=subprocess.PIPE, text=True)
+    assert [process.stdout.readline() for _ in range(3)] == ["one\n"] * 3
+    process.kill()
+    process.wait(timeout=30)
+    assert not Path(words[2]).exists()
+    with Restorer(restorer.package, precision="f32", mode="rolling") as rolling:
+        (resumed,) = restore_files([movie], Path(words[2]), [Assignment(None, rolling)])
+        (whole,) = restore_files([movie], tmp_path / f"whole{suffix}", [Assignment(None, rolling)])
+    assert resumed.already >= 2 and resumed.volumes + resumed.already == 6
+    assert whole.volumes == 6
+    (one,), (other,) = open_images(resumed.path), open_images(whole.path)
+    with one, other:
+        for time in range(3):
+            for channel in range(2):
+                np.testing.assert_array_equal(one.volume(time, channel), other.volume(time, channel))
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_upsampling_makes_planes_finer(tmp_path):
+    write_movie(tmp_path / "stack.tif", (1, 1, 4, 24, 28), ("c",))
+    package = write_smoothing_package(tmp_path / "up", 3, facts=smoothing_facts(3, procedure="upsampling", z_factor=2.0))
+    with Restorer(package, precision="f32") as up:
+        (outcome,) = restore_files([tmp_path / "stack.tif"], tmp_path / "up.ome.tif", [Assignment(None, up)])
+    (image,) = open_images(outcome.path)
+    with image:
+        assert image.info.planes == 8
+        assert image.info.pixel_size_um == pytest.approx((0.2, 0.1, 0.1))
+
+
+def test_warnings_of_what_the_camera_did(tmp_path, restorer):
+    dark = np.full((32, 32), 100, np.uint16)
+    dark[0, 0] = 200
+    tifffile.imwrite(tmp_path / "dark.tif", dark)
+    bright = np.random.default_rng(0).poisson(120, (32, 32)).astype(np.uint8)
+    bright[:8] = 255
+    tifffile.imwrite(tmp_path / "bright.tif", bright)
+    inputs = [tmp_path / "dark.tif", tmp_path / "bright.tif"]
+    flat, eight = restore_files(inputs, tmp_path / "out", [Assignment(None, restorer)])
+    assert "flat or almost empty" in " ".join(flat.warnings)
+    said = " ".join(eight.warnings)
+    assert "the image is 8-bit" in said and "25.00% of the pixels are saturated (255 counts)" in said
+
+
+def test_clipped_pixels_are_told(tmp_path, restorer):
+    pixels = np.random.default_rng(0).normal(0, 50, (32, 32)).astype(np.int16)
+    tifffile.imwrite(tmp_path / "signed.tif", pixels)
+    options = Options(dtype="uint16")
+    (outcome,) = restore_files([tmp_path / "signed.tif"], tmp_path / "out.tif", [Assignment(None, restorer)], options)
+    assert any("were outside 0..65535 and were clipped" in sentence for sentence in outcome.warnings)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "metadata", "options", "message"),
+    [
+        (np.full((8, 8), np.inf, np.float32), {}, Options(), r"not finite numbers, the first at y=0, x=0"),
+        (np.zeros((8, 8, 3), np.uint8), {"photometric": "rgb"}, Options(), "colour"),
+        (np.zeros((8, 8), np.float32), {}, Options(dtype="uint16"), "which uint16 would round; write it as float32"),
+        (np.zeros((3, 8, 8), np.uint16), {}, Options(axes="TCYX"), "TCYX"),
+    ],
+    ids=["infinite", "RGB", "float to uint16", "axes"],
+)
+def test_images_that_are_refused(tmp_path, restorer, pixels, metadata, options, message):
+    tifffile.imwrite(tmp_path / "bad.tif", pixels, **metadata)
+    with pytest.raises(ImageError, match=message):
+        restore_files([tmp_path / "bad.tif"], tmp_path / "out.ome.tif", [Assignment(None, restorer)], options)
+    assert not (tmp_path / "out.ome.tif").exists()
+
+
+def test_no_channel_with_a_model(tmp_path, restorer):
+    write_movie(tmp_path / "movie.tif")
+    with pytest.raises(ImageError, match="no channel of 'movie' has a model; its channels are DAPI, GFP"):
+        restore_files([tmp_path / "movie.tif"], tmp_path / "out.tif", [])
+
+
+def test_sizes_that_differ_between_channels(tmp_path):
+    write_movie(tmp_path / "stack.tif", (1, 2, 4, 24, 28))
+    package = write_smoothing_package(tmp_path / "up", 3, facts=smoothing_facts(3, procedure="upsampling", z_factor=2.0))
+    with Restorer(package, precision="f32") as up, pytest.raises(ImageError, match="different sizes .* --others leave-out"):
+        restore_files([tmp_path / "stack.tif"], tmp_path / "out.tif", [Assignment(("DAPI",), up)])
+
+
+def test_an_output_that_is_no_intensity_is_not_written_as_counts(tmp_path):
+    write_movie(tmp_path / "in.tif", (1, 1, 1, 24, 28), ("c",))
+    package = write_smoothing_package(tmp_path / "p", facts=smoothing_facts(normalisation=Normalisation(output="none")))
+    with Restorer(package, precision="f32") as restorer, pytest.raises(ImageError, match="not in camera counts"):
+        restore_files([tmp_path / "in.tif"], tmp_path / "out.tif", [Assignment(None, restorer)], Options(dtype="uint16"))
+
+
+def test_provenance_says_how_each_volume_was_scaled(tmp_path, restorer):
+    write_movie(tmp_path / "movie.ome.tif")
+    (outcome,) = restore_files([tmp_path / "movie.ome.tif"], tmp_path / "out.ome.tif", [Assignment(None, restorer)])
+    volumes = read_provenance(outcome.path)["volumes"]
+    assert len(volumes) == 6 and json.dumps(volumes)
+    assert all(len(volume["low"]) == 1 and volume["low"] < volume["high"] for volume in volumes)
