@@ -90,9 +90,9 @@ class OpenVinoEngine:
             for place, array in enumerate(arrays):
                 request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
             request.infer()
-        except RuntimeError as failed:
+            return tuple(tensor.data.copy() for tensor in request.output_tensors)
+        except (RuntimeError, MemoryError) as failed:
             raise _failure("run", failed) from failed
-        return tuple(tensor.data.copy() for tensor in request.output_tensors)
 
     def close(self) -> None:
         """Give back the compiled graphs and their memory."""
@@ -129,7 +129,7 @@ class OpenVinoEngine:
             raise misfit("openvino", shapes, refused) from refused
         try:
             return self._core.compile_model(model, _DEVICE, self._options).create_infer_request()
-        except RuntimeError as failed:
+        except (RuntimeError, MemoryError) as failed:
             raise _failure("compile", failed) from failed
 
 

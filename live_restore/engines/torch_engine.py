@@ -6,12 +6,11 @@ nobody needs it any more. It does not know which network the graph is.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from live_restore.engines.batches import GraphInput, check_shape, fit, misfit
@@ -46,7 +45,10 @@ class TorchEngine:
         self._graph_inputs = [_graph_input(value) for value in file.inputs]
         self._output_names = file.output_names
         self._nodes = file.nodes
-        self._weights = {name: _to_torch(array, self._device) for name, array in file.weights.items()}
+        self._weights = {
+            name: _channels_last(_placed(torch.from_numpy(np.array(array)), self._device))
+            for name, array in file.weights.items()
+        }
         self._dead_after = _dead_after(file)
 
     @classmethod
@@ -94,10 +96,9 @@ class TorchEngine:
             return torch.autocast(self._device.type, torch.bfloat16)
         if self._device.type == "cpu":
             return nullcontext()
-        exact = ExitStack()
         # cuDNN would otherwise round float32 to 10 bits of mantissa (TF32), which is not what f32 promises
-        exact.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
-        return exact
+        flags: AbstractContextManager[object] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        return flags
 
     def _run(self, arrays: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
         live: dict[str, Tensor] = dict(self._weights)
@@ -105,9 +106,9 @@ class TorchEngine:
             live[graph_input.name] = _channels_last(torch.from_numpy(array).to(self._device))
         for node, dead in zip(self._nodes, self._dead_after, strict=True):
             made = _run_node(node, [live[name] if name else None for name in node.inputs])
-            live.update(zip(node.outputs, made, strict=False))
+            live.update(zip(node.outputs, (_placed(tensor, self._device) for tensor in made), strict=False))
             for name in dead:
-                del live[name]
+                live.pop(name, None)  # an optional result may not have been made
         return tuple(_to_numpy(live[name]) for name in self._output_names)
 
 
@@ -146,10 +147,9 @@ def _run_node(node: Node, inputs: Values) -> Sequence[Tensor]:
     return (made,) if isinstance(made, Tensor) else made
 
 
-def _to_torch(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Put weights on the device; whole numbers are shape arithmetic and stay on the CPU."""
-    tensor = torch.from_numpy(np.array(array))
-    return _channels_last(tensor.to(device)) if tensor.is_floating_point() else tensor
+def _placed(tensor: Tensor, device: torch.device) -> Tensor:
+    """Put a tensor where it belongs; whole numbers are shape arithmetic and stay on the CPU."""
+    return tensor.to(device) if tensor.is_floating_point() else tensor.cpu()
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

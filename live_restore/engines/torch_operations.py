@@ -1,7 +1,7 @@
 """The operations of ONNX in torch: one small function each, `OPERATIONS` says which.
 
 Receives a node and tensors, its inputs in order (None for one left out); hands on a tensor, or several. It does not know the
-graph, nor on which device the tensors lie. Tensors of whole numbers are shape arithmetic and lie on the CPU.
+graph, nor on which device the tensors lie.
 """
 
 from collections.abc import Callable, Sequence
@@ -251,8 +251,7 @@ def _cast(node: Node, tensor: Tensor) -> Tensor:
         11: torch.float32,
         16: torch.float32,
     }
-    cast = tensor.to(names[node.attributes["to"]])
-    return cast if cast.is_floating_point() else cast.cpu()
+    return tensor.to(names[node.attributes["to"]])
 
 
 def _constant(node: Node) -> Tensor:
