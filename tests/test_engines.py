@@ -104,6 +104,14 @@ def test_batches_of_any_number_and_layout(kind):
         np.testing.assert_allclose(engine.infer(turned)[0], together, atol=1e-6)
 
 
+def test_read_only_batches(kind):
+    batch = image(1, 1, 32, 32)
+    with open_engine(kind, net_graph("care", **CARE)) as engine:
+        (expected,) = engine.infer(batch)
+        batch.flags.writeable = False
+        np.testing.assert_array_equal(engine.infer(batch)[0], expected)
+
+
 def test_many_shapes_in_turn(kind):
     shapes = [(1, 1, 16, 16 + 4 * i) for i in range(7)]
     with open_engine(kind, net_graph("care", **CARE)) as engine:

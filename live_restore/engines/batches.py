@@ -37,7 +37,7 @@ class GraphInput:
 
 
 def fit(arrays: Sequence[FloatArray], graph_inputs: Sequence[GraphInput]) -> tuple[FloatArray, ...]:
-    """Check every array against its graph input and make it C-contiguous.
+    """Check every array against its graph input and make it C-contiguous and writable.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def fit(arrays: Sequence[FloatArray], graph_inputs: Sequence[GraphInput]) -> tup
 
     Returns
     -------
-    tuple of ndarray, float32, C-contiguous
-        Copies only where an array was not contiguous.
+    tuple of ndarray, float32, C-contiguous, writable
+        Copies only where an array was not.
 
     Raises
     ------
@@ -61,7 +61,8 @@ def fit(arrays: Sequence[FloatArray], graph_inputs: Sequence[GraphInput]) -> tup
     for array, graph_input in zip(arrays, graph_inputs, strict=True):
         _check_dtype(array, graph_input)
         check_shape(array.shape, graph_input)
-    return tuple(np.ascontiguousarray(array) for array in arrays)
+    # runtimes refuse to look at read-only memory, even to read it
+    return tuple(np.require(array, requirements=("C", "W")) for array in arrays)
 
 
 def check_shape(shape: tuple[int, ...], graph_input: GraphInput) -> None:

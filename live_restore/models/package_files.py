@@ -104,7 +104,10 @@ class PackageFiles:
 
     def read_description(self) -> dict[str, Any]:
         """Read the description as a dictionary."""
-        name = PurePosixPath(self.description_name).name
+        return self.read_yaml(PurePosixPath(self.description_name).name)
+
+    def read_yaml(self, name: str) -> dict[str, Any]:
+        """Read a YAML file as a dictionary."""
         return parse_description(self.read(name, DESCRIPTION_LIMIT), f"{self.path.name}/{name}")
 
     def read_array(self, name: str) -> NDArray[Any]:

@@ -38,6 +38,7 @@ _READ_ERRORS = (
     IndexError,
     KeyError,
     ArithmeticError,
+    MemoryError,
     TypeError,
     AssertionError,
     struct.error,

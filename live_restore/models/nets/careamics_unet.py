@@ -101,15 +101,15 @@ class CareamicsUnet(Net):
         shapes = _early_decoder(sizes) if options["early"] else _decoder(sizes, options["n2v2"])
         self.up = nn.ModuleList(Block(n_dim, *shape, groups, norm) for shape in shapes)
         self.head = grouped_conv(n_dim, filters, options["channels_out"], 1, groups)
-        self.pool = BlurPool(n_dim) if options["n2v2"] else MaxPool(n_dim)
+        self.pools = nn.ModuleList(BlurPool(n_dim, size) if options["n2v2"] else MaxPool(n_dim) for size in sizes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore (N, channels_in, [Z,] Y, X) to (N, channels_out, [Z,] Y, X), float32."""
         skips, features = [], image
-        for block in self.down:
+        for block, pool in zip(self.down, self.pools, strict=True):
             features = block(features)
             skips.append(features)
-            features = self.pool(features)
+            features = pool(features)
         features = self.bottleneck(features)
         for block, skip in zip(self.up, reversed(skips), strict=True):
             features = upsample_linear(features)
@@ -151,24 +151,23 @@ class MaxPool(nn.Module):
 class BlurPool(nn.Module):
     """Halve every spatial axis by a running maximum of 2, a binomial blur of 3 and every second pixel."""
 
-    def __init__(self, n_dim: int) -> None:
+    def __init__(self, n_dim: int, channels: int) -> None:
         super().__init__()
-        self._n_dim = n_dim
-        line = torch.tensor(_BINOMIAL)
-        kernel = line
+        line = kernel = torch.tensor(_BINOMIAL)
         for _ in range(n_dim - 1):
             kernel = kernel[..., None] * line
-        self.register_buffer("kernel", kernel[None, None], persistent=False)  # (1, 1, [3,] 3, 3)
+        # as often as there are channels, not repeated in forward: the exporter wants to know the kernel's shape
+        self.register_buffer("kernel", torch.stack([kernel[None]] * channels), persistent=False)  # (C, 1, [3,] 3, 3)
+        self._channels, self._n_dim = channels, n_dim
 
     def forward(self, image: Tensor) -> Tensor:
         """Halve (N, C, [Z,] Y, X)."""
-        channels = image.shape[1]
-        kernel = self.get_buffer("kernel").repeat(channels, *[1] * (1 + self._n_dim))
+        kernel = self.get_buffer("kernel")
         if self._n_dim == 2:
             highest = functional.max_pool2d(image, 2, stride=1)
-            return functional.conv2d(highest, kernel, stride=2, padding=1, groups=channels)
+            return functional.conv2d(highest, kernel, stride=2, padding=1, groups=self._channels)
         highest = functional.max_pool3d(image, 2, stride=1)
-        return functional.conv3d(highest, kernel, stride=2, padding=1, groups=channels)
+        return functional.conv3d(highest, kernel, stride=2, padding=1, groups=self._channels)
 
 
 def grouped_conv(n_dim: int, channels_in: int, channels_out: int, kernel: int, groups: int) -> ConvLayer:
