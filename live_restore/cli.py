@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from live_restore import __version__
 from live_restore.errors import LiveRestoreError
-from live_restore.terminal import Bars, print_demo, print_engines, print_facts, print_outcomes
+from live_restore.terminal import Bars, print_demo, print_engines, print_facts, print_models, print_outcomes
 
 if TYPE_CHECKING:
     from live_restore.channels import Assignment
@@ -36,6 +35,7 @@ err = Console(stderr=True, highlight=False)
 
 # Rows of a before/after figure: more do not fit on a page.
 _GALLERY_ROWS = 6
+_BUNDLED = "care2d_demo"
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -145,10 +145,7 @@ def models(
     if not found:
         out.print("no model packages here; make one with: live-restore import SOURCE -o PACKAGE")
         return
-    table = Table("package", "network", "parameters", "MB", "receptive field", "sizes", "normalisation", "from")
-    for entry in found:
-        table.add_row(*(escape(cell) for cell in entry.row))
-    out.print(table)
+    print_models(out, found)
 
 
 @app.command()
@@ -160,11 +157,10 @@ def engines(
     """Show which engines this machine has, and what 'auto' picks for a model, and why."""
     from live_restore.engines.engine import engine_status
     from live_restore.models.package import open_package
-    from live_restore.models.registry import bundled_folder, find_packages
     from live_restore.restorer import Restorer
 
     print_engines(out, engine_status())
-    package = open_package(_package_path(model)) if model else find_packages([bundled_folder()])[0].opened()
+    package = open_package(_package_path(model or _BUNDLED))
     with Restorer(package) as restorer:
         out.print(f"auto, for model '{escape(package.name)}': [bold]{escape(str(restorer.engine))}[/]")
         out.print(f"because {escape(restorer.choice.why)}")

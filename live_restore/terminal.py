@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
     from live_restore.demo import Shown
     from live_restore.engines.engine import EngineStatus
+    from live_restore.models.registry import Found
     from live_restore.offline import Outcome
 
 
@@ -73,15 +75,27 @@ def print_facts(console: Console, title: str, facts: Sequence[tuple[str, str]]) 
     console.print(table)
 
 
+def print_models(console: Console, found: "Sequence[Found]") -> None:
+    """Print a line per model package."""
+    from live_restore.models.registry import COLUMNS
+
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for entry in found:
+        table.add_row(*map(escape, entry.row))
+    console.print(table)
+
+
 def print_engines(console: Console, statuses: "Sequence[EngineStatus]") -> None:
     """Print which engines there are, which of them can run here, and what is missing for the others."""
-    table = Table("engine", "runs here", "version", "device", "precisions", "")
     for status in statuses:
-        offer = status.offer
-        here = (offer.version, offer.device, ", ".join(offer.precisions)) if offer else ("", "", "")
-        said = ". ".join(sentence for sentence in (status.kind.about, status.why_not) if sentence)
-        table.add_row(status.kind.name, "[green]yes[/]" if offer else "[yellow]no[/]", *map(escape, here), escape(said))
-    console.print(table)
+        runs = "[yellow]not here[/]"
+        if status.offer:
+            precisions = " and ".join(status.offer.precisions)
+            runs = f"[green]{status.offer.version}, {precisions}, on {escape(status.offer.device)}[/]"
+        console.print(f"[bold]{status.kind.name:10}[/] {runs}")
+        for sentence in (status.kind.about, status.why_not):
+            if sentence:
+                console.print(Padding(f"[dim]{escape(sentence)}[/]", (0, 0, 0, 11)))
 
 
 def print_outcomes(out: Console, err: Console, outcomes: "Sequence[Outcome]") -> None:

@@ -22,7 +22,7 @@ REFUSED = {
     "upsampling in 2D": (lambda: smoothing_facts(2, procedure="upsampling"), "'upsampling' needs a 3D network"),
     "channels of the range": (
         lambda: smoothing_facts(2, 2, normalisation=Normalisation(mode="frozen", frozen=THREE)),
-        "normalisation.frozen has 3 channels; give one, or 2",
+        "normalisation.frozen has 3 channels; give one, or the model's 2",
     ),
     "a typo": (lambda: Normalisation(percentile_low=2), "Extra inputs are not permitted"),
 }

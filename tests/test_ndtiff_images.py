@@ -203,10 +203,9 @@ def rewrite_index(path: Path, change) -> None:
     entries = list(tifffile.read_ndtiff_index(path / "NDTiff.index"))
     with (path / "NDTiff.index").open("wb") as index:
         for number, (axes, file, *numbers) in enumerate(entries):
-            numbers = change(number, numbers)
             for text in (repr(axes).replace("'", '"'), file):
                 index.write(struct.pack("<I", len(text)) + text.encode())
-            index.write(struct.pack("<8I", *numbers))
+            index.write(struct.pack("<8I", *change(number, numbers)))
 
 
 def set_type(kind):
@@ -249,7 +248,7 @@ def test_a_position_without_frames_on_disk_is_refused(tmp_path):
 
 def test_version_1_is_refused(tmp_path):
     (tmp_path / "old" / "Full resolution").mkdir(parents=True)
-    with pytest.raises(ImageError, match="NDTiff dataset of version 1 .* export it as OME-TIFF from Micro-Manager"):
+    with pytest.raises(ImageError, match=r"NDTiff dataset of version 1 .* export it as OME-TIFF from Micro-Manager"):
         open_images(tmp_path / "old")
 
 

@@ -209,5 +209,5 @@ class ModelFacts(_Facts):
             ("output_range", rule.output_range, self.channels_out),
         ):
             if found and len(found.low) not in (1, channels):
-                raise ValueError(f"normalisation.{name} has {len(found.low)} channels; give one, or {channels} as the model has")
+                raise ValueError(f"normalisation.{name} has {len(found.low)} channels; give one, or the model's {channels}")
         return self

@@ -183,7 +183,9 @@ def _positions(file: OpenFile, number: int, series: tifffile.TiffPageSeries, axe
     planes = open_planes(file.path, file.tif, series)
     shape = series.get_shape(squeeze=True)[:-2]
     if planes.count < math.prod(shape):  # a damaged description may promise billions
-        raise ImageError(f"{file.path} is incomplete: it holds {planes.count} of {math.prod(shape)} planes; copy or export it again")
+        raise ImageError(
+            f"{file.path} is incomplete: it holds {planes.count} of {math.prod(shape)} planes; copy or export it again"
+        )
     numbers = plane_numbers(letters, shape)  # (R, T, C, Z)
     present = np.reshape([planes.holds(int(n)) for n in numbers.flat], numbers.shape).astype(bool)
     metadata = read_metadata(file.tif, series, number)

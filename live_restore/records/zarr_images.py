@@ -5,7 +5,8 @@ Zarr defines it. It does not know who wrote the group.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -76,9 +77,10 @@ def open_zarr(path: Path, axes: str | None = None) -> list[Image]:
     """
     if axes is not None:
         raise ImageError(f"{path} is an OME-Zarr group, which says what its axes are; leave --axes out")
-    folders = _image_folders(path)
-    names = position_names(path, [folder.relative_to(path).as_posix().replace("/", "_") for folder in folders])
-    return [_image(folder, name) for folder, name in zip(folders, names, strict=True)]
+    with _understanding(path):
+        folders = _image_folders(path)
+        names = position_names(path, [folder.relative_to(path).as_posix().replace("/", "_") for folder in folders])
+        return [_image(folder, name) for folder, name in zip(folders, names, strict=True)]
 
 
 def read_attributes(folder: Path) -> dict[str, Any]:
@@ -129,22 +131,15 @@ def _numbered(path: Path) -> list[Path]:
 
 def _image(folder: Path, name: str) -> ZarrImage:
     said = _ome(folder)
-    try:
-        multiscale = said["multiscales"][0]
-        level = multiscale["datasets"][0]
-        axes = [dict(axis) for axis in multiscale["axes"]]
-        array = _open_array(folder / level["path"])
-        letters = _letters(folder, axes)
-        scale = _scale(len(axes), level) * _scale(len(axes), multiscale)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ImageError(
-            f"{folder} is no OME-Zarr image of version 0.4 or 0.5: {error!r}; convert it to one of them"
-        ) from error
+    multiscale = said["multiscales"][0]
+    level, axes = multiscale["datasets"][0], [dict(axis) for axis in multiscale["axes"]]
+    array, letters = _open_array(folder / level["path"]), _letters(folder, axes)
     if array.ndim != len(letters):
         raise ImageError(f"{folder} has {array.ndim} axes but names {len(letters)} ({letters}); its metadata are damaged")
     sizes = dict(zip(letters, array.shape, strict=True))
-    units = {letter: (scale[i], axes[i].get("unit")) for i, letter in enumerate(letters)}
-    z, y, x = (to_um(*units.get(letter, (None, None))) for letter in "zyx")
+    scale = _scale(len(axes), level) * _scale(len(axes), multiscale)
+    lengths = {letter: (scale[i], axes[i].get("unit")) for i, letter in enumerate(letters)}
+    z, y, x = (to_um(*lengths.get(letter, (None, None))) for letter in "zyx")
     channels = [channel.get("label") for channel in said.get("omero", {}).get("channels", [])]
     info = ImageInfo(
         name,
@@ -155,10 +150,19 @@ def _image(folder: Path, name: str) -> ZarrImage:
         sizes["x"],
         np.dtype(array.dtype).newbyteorder("="),
         (z, y, x),
-        to_s(*units.get("t", (None, None))),
+        to_s(*lengths.get("t", (None, None))),
     )
     check_info(folder, info)
     return ZarrImage(info, array, letters)
+
+
+@contextmanager
+def _understanding(path: Path) -> Iterator[None]:
+    """Turn metadata that are not as the format wants them into words."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ImageError(f"{path} is no OME-Zarr image of version 0.4 or 0.5: {error!r}; convert it to one of them") from error
 
 
 def _open_array(path: Path) -> "zarr.Array[Any]":

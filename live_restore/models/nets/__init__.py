@@ -19,6 +19,7 @@ NETS = {
     "care": ("live_restore.models.nets.care", "CareNet"),
     "projection_care": ("live_restore.models.nets.projection", "ProjectionCareNet"),
     "rcan": ("live_restore.models.nets.rcan", "RcanNet"),
+    "careamics_unet": ("live_restore.models.nets.careamics_unet", "CareamicsUnet"),
 }
 
 

@@ -259,22 +259,31 @@ def net_with_weights(options: Mapping[str, Any], weights: Mapping[str, Any], lab
     ModelError
         If the weights are those of another network.
     """
-    tensors = {_our_name(name): tensor for name, tensor in weights.items()}
+    tensors = {_our_name(str(name)): tensor for name, tensor in weights.items()}
+    complete = {**options, "early": _is_early(tensors, options)}
     try:
-        net = CareamicsUnet(**options, early=_is_early(tensors, options))
+        with torch.device("meta"):  # shapes without memory: the description may lie about sizes
+            wanted = CareamicsUnet(**complete).state_dict()
     except ValueError as error:
         raise ModelError(f"{label} describes an impossible network: {error}") from error
-    wanted = net.state_dict()
     for name, own in wanted.items():
-        given = tensors.get(name)
-        if not isinstance(given, Tensor) or given.shape != own.shape:
-            shape = list(given.shape) if isinstance(given, Tensor) else "missing"
-            raise ModelError(
-                f"{label}: the weights of '{name}' are {shape}, its description says {list(own.shape)}; "
-                "weights and description belong to different networks"
-            )
+        _check_shape(name, tensors.get(name), own, label)
+    net = CareamicsUnet(**complete)
     net.load_state_dict({name: tensors[name] for name in wanted})
     return net.eval()
+
+
+def _check_shape(name: str, given: Any, own: Tensor, label: str) -> None:
+    shape = list(given.shape) if isinstance(given, Tensor) else "missing"
+    if shape != list(own.shape):
+        raise ModelError(
+            f"{label}: the weights of '{name}' are {shape}, its description says {list(own.shape)}; "
+            "weights and description belong to different networks"
+        )
+    if given.untyped_storage().nbytes() < given.numel() * given.element_size():
+        raise ModelError(
+            f"{label}: the weights of '{name}' are stretched from fewer numbers than they claim; get the file again"
+        )
 
 
 def _our_name(name: str) -> str:
