@@ -178,7 +178,7 @@ def is_ndtiff(folder: Path) -> bool:
 
 def is_zarr(folder: Path) -> bool:
     """Whether a folder is a Zarr group, of version 2 or 3."""
-    return folder.suffix.lower() == ".zarr" or any((folder / name).is_file() for name in ("zarr.json", ".zgroup"))
+    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup"))
 
 
 class _Opener(Protocol):
@@ -202,7 +202,7 @@ def _folder_opener(folder: Path) -> _Opener:
         from live_restore.records.ndtiff_images import open_ndtiff
 
         return open_ndtiff
-    if is_zarr(folder):
+    if is_zarr(folder) or folder.suffix.lower() == ".zarr":  # a damaged one is best told what it lacks
         from live_restore.records.zarr_images import open_zarr
 
         return open_zarr
@@ -243,7 +243,7 @@ def _is_input(path: Path) -> bool:
     if not is_listed(path):
         return False
     if path.is_dir():
-        return is_ndtiff(path) or is_zarr(path)
+        return is_ndtiff(path) or is_zarr(path) or path.suffix.lower() == ".zarr"
     return path.name.lower().endswith(TIFF_SUFFIXES)
 
 
