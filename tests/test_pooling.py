@@ -119,7 +119,7 @@ def lit_on_one_side(shape):
 def test_two_passes_are_enough(seconds, record_property):
     torch.manual_seed(0)
     onnx = to_onnx(trained(build_net("rcan", {"n_dim": 2, **SMALL}, seed=0), seconds))
-    batch = lit_on_one_side((128, 160))
+    batch = lit_on_one_side((96, 144))
     halo = measure_geometry(onnx).halo[0]
     with open_engine("openvino", onnx) as engine:
         (whole,) = engine.infer(batch)

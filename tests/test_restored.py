@@ -168,6 +168,7 @@ def test_others_read_the_zarr(tmp_path, dtype):
     assert array.chunks == (1, 1, 1, 20, 24)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="4 GB would really be written: files are not sparse here")
 def test_a_large_tiff_becomes_bigtiff(tmp_path):
     info = make_info(tmp_path / "large.ome.tif", (4000, 1, 1, 512, 1024), "uint16")
     with create_restored(info) as writer:
@@ -483,9 +484,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, suffix):
     pixels = make_pixels(info)
     code = LIMITED.format(tests=str(Path(__file__).parent), path=str(info.path))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (
-        "make room for the whole file of about 0 MB, then run the same command again: finished volumes are kept" in run.stderr
-    )
+    assert "make room for the whole file of 1 MB, then run the same command again: finished volumes are kept" in run.stderr
     assert not info.path.exists()
     assert write_all(info, pixels) == 2
     np.testing.assert_array_equal(read_all(info.path), pixels)

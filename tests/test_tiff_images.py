@@ -67,7 +67,8 @@ DIALECTS = [
     Dialect("axes in json", PIXELS, {"metadata": {"axes": "TCZYX"}, "photometric": "minisblack"}),
     Dialect("axes given", PIXELS, {"photometric": "minisblack"}, axes="TCZYX"),
     Dialect("other order given", TZCYX, {"photometric": "minisblack"}, axes="tzcyx"),
-    Dialect("one page entry for all", PIXELS, {"metadata": {"axes": "TCZYX", "truncate": True}, "photometric": "minisblack"}),
+    Dialect("one page entry for all", PIXELS, {"metadata": {"axes": "TCZYX"}, "truncate": True, "photometric": "minisblack"}),
+    Dialect("one page entry for all, imagej", TZCYX, {"imagej": True, "metadata": {"axes": "TZCYX"}, "truncate": True}),
     Dialect("plain stack", PIXELS[0, 0], {"metadata": None, "photometric": "minisblack"}, shape=(1, 1, Z)),
     Dialect("plain movie", PIXELS[:, 0, 0], {"metadata": None, "photometric": "minisblack"}, axes="TYX", shape=(T, 1, 1)),
     Dialect("plain channels", PIXELS[0, :, 0], {"metadata": None}, axes="CYX", shape=(1, C, 1)),
@@ -79,11 +80,7 @@ DIALECTS = [
 
 def write(folder: Path, dialect: Dialect) -> Path:
     path = folder / f"cells{dialect.suffix}"
-    options = dict(dialect.options)
-    metadata = dict(options.get("metadata") or {})
-    if metadata.pop("truncate", False):
-        options["metadata"] = {**metadata, "truncate": True}
-    tifffile.imwrite(path, dialect.pixels, **options)
+    tifffile.imwrite(path, dialect.pixels, **dialect.options)
     return path
 
 
@@ -102,6 +99,13 @@ def test_every_dialect_gives_the_same_volumes(tmp_path, dialect):
                 volume = image.volume(t, c)
                 assert volume.dtype == image.info.dtype
                 np.testing.assert_array_equal(volume, PIXELS[t, c, :planes])
+
+
+@pytest.mark.parametrize("dialect", [d for d in DIALECTS if d.name.startswith("one page")], ids=lambda d: d.name)
+def test_one_page_entry_stands_for_a_whole_hyperstack(tmp_path, dialect):
+    """So that the dialects above are what they are called: ImageJ saves more than 4 GB like this."""
+    with tifffile.TiffFile(write(tmp_path, dialect)) as tif:
+        assert len(tif.pages) == 1
 
 
 @pytest.mark.parametrize("dialect", [d for d in DIALECTS if d.said], ids=lambda d: d.name)
@@ -334,8 +338,9 @@ WHOLE = [
     Dialect("plain pages", PIXELS[:, 0, 0], {"metadata": None, "photometric": "minisblack"}),
     Dialect("plain pages, lzw", PIXELS[:, 0, 0], {"metadata": None, "compression": "lzw", "photometric": "minisblack"}),
     Dialect("shaped", PIXELS, {"photometric": "minisblack", "metadata": {"axes": "TCZYX"}}),
-    Dialect("one page entry for all", PIXELS, {"metadata": {"axes": "TCZYX", "truncate": True}, "photometric": "minisblack"}),
+    Dialect("one page entry for all", PIXELS, {"metadata": {"axes": "TCZYX"}, "truncate": True, "photometric": "minisblack"}),
     Dialect("imagej", TZCYX, {"imagej": True, "metadata": IMAGEJ}),
+    Dialect("one page entry for all, imagej", TZCYX, {"imagej": True, "metadata": {"axes": "TZCYX"}, "truncate": True}),
     Dialect("ome", PIXELS, {"ome": True, "metadata": OME}),
     Dialect("ome, lzw", PIXELS, {"ome": True, "metadata": OME, "compression": "lzw"}),
     Dialect("ome, zlib", PIXELS, {"ome": True, "metadata": OME, "compression": "zlib"}),

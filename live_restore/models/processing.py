@@ -132,8 +132,8 @@ def _read_measured(step: Step, n_dim: int, found: Processing) -> None:
     space = set(SPACE_AXES[-n_dim:])
     if not space <= axes:
         raise ModelError(
-            f"the preprocessing '{step.name}' measures along {', '.join(sorted(axes))} only; ranges are measured over whole images "
-            f"({', '.join(sorted(space))})"
+            f"the preprocessing '{step.name}' measures along {', '.join(sorted(axes))} only; whole images are measured here "
+            f"(along {', '.join(sorted(space))}): scale the images yourself, or import another network"
         )
     if "batch" in axes:
         found.notes.append(f"'{step.name}' was meant for a whole data set; here it is measured on every volume")
@@ -188,7 +188,7 @@ def _pointwise(step: Step, where: str) -> Pointwise:
         low, high = (None if step.kwargs.get(key) is None else step.number(key, 0) for key in ("min", "max"))
         return Pointwise("clip", low=low, high=high)
     raise ModelError(
-        f"the {where} '{step.name}' ({step.kwargs}) cannot be done here; live_restore does clip, sigmoid, softmax over channels, "
+        f"the {where} '{step.name}' ({step.kwargs}) cannot be done; live_restore does clip, sigmoid, softmax over channels, "
         "scale_linear, scale_range, and zero mean and unit variance: put the step into the ONNX graph and export it again"
     )
 

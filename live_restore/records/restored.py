@@ -271,7 +271,7 @@ def _writing(info: RestoredInfo) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in _FULL:
-            cure = f"make room for the whole file of about {info.nbytes / 1e6:.0f} MB"
+            cure = f"make room for the whole file of {info.nbytes // 10**6 + 1} MB"
         else:
             cure = "make sure that the folder can be written to and that no other program holds the file"
         raise ImageError(

@@ -77,12 +77,10 @@ def read_said(path: Path) -> dict[str, Any]:
     try:
         with silenced(), tifffile.TiffFile(path) as tif:
             root = ElementTree.fromstring(tif.ome_metadata or "<OME/>")
+        ours = [a for a in root.iter() if a.tag.endswith("MapAnnotation") and a.get("Namespace") == NAMESPACE]
+        return {m.get("K", ""): json.loads(m.text or "") for a in ours for m in a.iter() if m.tag.endswith("}M")}
     except (OSError, ValueError, tifffile.TiffFileError, ElementTree.ParseError):
         return {}
-    ours = [a for a in root.iter() if a.tag.endswith("MapAnnotation") and a.get("Namespace") == NAMESPACE]
-    if not ours:
-        return {}
-    return {entry.get("K", ""): json.loads(entry.text or "null") for entry in ours[0].iter() if entry.tag.endswith("}M")}
 
 
 def _lay_out(info: RestoredInfo) -> None:

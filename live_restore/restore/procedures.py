@@ -97,14 +97,17 @@ def restore_isotropic(
     """
     intensity, output = measure(pixels)
     finer = interpolate_z(pixels, z_factor)
-    planes = finer.shape[2] + finer.shape[3]
-    xz = restore(finer.transpose(0, 2, 1, 3), network, intensity, None, lambda done, _: progress(done, planes))
-    yz = restore(finer.transpose(0, 3, 1, 2), network, intensity, None, lambda done, _: progress(done + finer.shape[2], planes))
-    first, second = xz.pixels.transpose(0, 2, 1, 3), yz.pixels.transpose(0, 2, 3, 1)  # both (C, Z, Y, X)
+    _, _, height, width = finer.shape
+    total = height + width
+    # the coarse axis lies along the network's X, as in CSBDeep's training data; YZ planes run downward in Z there
+    yz = restore(finer.transpose(0, 3, 2, 1)[..., ::-1], network, intensity, None, lambda done, _: progress(done, total))
+    xz = restore(finer.transpose(0, 2, 3, 1), network, intensity, None, lambda done, _: progress(done + width, total))
+    first = yz.pixels[..., ::-1].transpose(0, 3, 2, 1)  # (C, Z, Y, X)
+    second = xz.pixels.transpose(0, 3, 1, 2)  # (C, Z, Y, X)
     means = np.sqrt(np.maximum(first, 0) * np.maximum(second, 0))
     widths = None
     if xz.widths is not None and yz.widths is not None:
-        widths = np.maximum(xz.widths.transpose(0, 2, 1, 3), yz.widths.transpose(0, 2, 3, 1))
+        widths = np.maximum(yz.widths[..., ::-1].transpose(0, 3, 2, 1), xz.widths.transpose(0, 3, 1, 2))
     if output:
         means = output.unscale(means)
         widths = None if widths is None else output.unscale_width(widths)
