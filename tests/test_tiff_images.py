@@ -382,7 +382,8 @@ def test_no_damage_makes_anything_but_an_image_error(tmp_path_factory, dialect, 
     with contextlib.suppress(ImageError):
         for image in open_images(path):
             with image:
-                image.volume(0, 0)
+                if np.prod(image.info.shape[2:]) < 1e7:  # a damaged width may promise terabytes
+                    image.volume(0, 0)
 
 
 @pytest.mark.parametrize("pages", range(1, 5))

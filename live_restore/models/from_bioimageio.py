@@ -48,50 +48,45 @@ def read(source: Path) -> Imported:
     description = files.read_description()
     _check_description(description, files.path.name)
     image, result = read_tensors(description, files.path.name)
-    onnx = _read_onnx(description, files)
-    if onnx is None:
+    if not _onnx_entry(description):
         return _without_onnx(description, files)
+    onnx, sha256 = _read_onnx(description, files)
     found = Processing()
     read_preprocessing(parse_steps(image.steps), len(image.axes) - 2, found)
     read_postprocessing(parse_steps(result.steps), [image.name], found)
     ended = put_ends(onnx, found.before, found.after)
     if ended.n_dim != len(image.axes) - 2:
         raise ModelError(f"{files.path.name}: the graph has {ended.n_dim} spatial axes, its description {len(image.axes) - 2}")
-    return _imported(description, files, image, result, ended, found)
-
-
-def _imported(
-    description: dict[str, Any],
-    files: PackageFiles,
-    image: ForeignTensor,
-    result: ForeignTensor,
-    ended: Ended,
-    found: Processing,
-) -> Imported:
     tests = [_test_tensor(files, tensor) for tensor in (image, result)]
-    channels = (_channels(ended.channels_in, tests[0], image), _channels(ended.channels_out, tests[1], result))
-    _decide_output(found, description, result, same_channels=channels[0] == channels[1])
-    normalisation = found.normalisation()
-    trial = _trial(ended, normalisation, tests, found)
+    channels_in, channels_out = _channels(ended.channels_in, tests[0], image), _channels(ended.channels_out, tests[1], result)
+    _decide_output(found, description, result, same_channels=channels_in == channels_out)
+    trial = _trial(ended, found.normalisation(), tests, found)
     return Imported(
         onnx=ended.onnx,
         architecture=Architecture(kind="onnx", parameters=ended.parameters),
-        channels_in=channels[0],
-        channels_out=channels[1],
-        normalisation=normalisation,
+        channels_in=channels_in,
+        channels_out=channels_out,
+        normalisation=found.normalisation(),
         source_format="bioimageio-onnx",
         source_name=files.path.name,
-        source_sha256=sha256_of(files.read(_onnx_entry(description)["source"])),
+        source_sha256=sha256,
         written_by=f"bioimage.io format {description['format_version']}",
         notes=tuple(found.notes),
-        name=str(description.get("name") or files.path.stem),
-        description=str(description.get("description") or ""),
-        licence=description["license"] if isinstance(description.get("license"), str) else None,
-        authors=tuple(str(entry["name"]) for entry in entries(description.get("authors")) if "name" in entry),
-        cite=tuple(_reference(entry) for entry in entries(description.get("cite"))),
         test_input=trial.test_input if trial else None,
         test_output=trial.test_output if trial else None,
+        **_credits(description, files),
     )
+
+
+def _credits(description: dict[str, Any], files: PackageFiles) -> dict[str, Any]:
+    """Give what the package says to people, as arguments of `Imported`."""
+    return {
+        "name": str(description.get("name") or files.path.stem),
+        "description": str(description.get("description") or ""),
+        "licence": description["license"] if isinstance(description.get("license"), str) else None,
+        "authors": tuple(str(entry["name"]) for entry in entries(description.get("authors")) if "name" in entry),
+        "cite": tuple(_reference(entry) for entry in entries(description.get("cite"))),
+    }
 
 
 def _check_description(description: dict[str, Any], label: str) -> None:
@@ -115,18 +110,20 @@ def _onnx_entry(description: dict[str, Any]) -> dict[str, Any]:
     return entry if isinstance(entry, dict) and "source" in entry else {}
 
 
-def _read_onnx(description: dict[str, Any], files: PackageFiles) -> bytes | None:
+def _read_onnx(description: dict[str, Any], files: PackageFiles) -> tuple[bytes, str]:
+    """Read the graph, with its weights in it, and the hash of the file as it was found."""
     entry = _onnx_entry(description)
-    if not entry:
-        return None
     onnx = files.read(str(entry["source"]))
     stated, found = str(entry.get("sha256") or "").lower(), sha256_of(onnx)
     if stated and stated != found:
         raise ModelError(
-            f"{files.path.name}: the ONNX file has sha256 {found[:12]}..., the description says {stated[:12]}...; get the package again"
+            f"{files.path.name}: the ONNX file has sha256 {found[:12]}..., the description says {stated[:12]}...: it is damaged "
+            "or was exchanged; get the package again"
         )
     external = entry.get("external_data")
-    return embed_weights(onnx, files.read(str(external.get("source")))) if isinstance(external, dict) else onnx
+    if isinstance(external, dict):
+        onnx = embed_weights(onnx, files.read(str(external.get("source"))))
+    return onnx, found
 
 
 def _without_onnx(description: dict[str, Any], files: PackageFiles) -> Imported:
@@ -177,12 +174,12 @@ def _trial(ended: Ended, normalisation: Normalisation, tests: list[FloatArray | 
     trial = try_out(ended.onnx, normalisation, image, expected)
     if trial.deviation > _DEVIATION * trial.span and normalisation.output != "inverse":
         raise ModelError(
-            f"the package's test image becomes something else here than its test output (they differ by up to "
-            f"{trial.deviation:.3g} in a range of {trial.span:.3g}): its processing was misunderstood, or its ONNX graph is another "
-            "network; ask its authors"
+            "the package's test image becomes something else here than its test output (they differ by up to "
+            f"{trial.deviation:.3g} in a range of {trial.span:.3g}): its processing was misunderstood, or its ONNX graph is "
+            "another network; ask its authors"
         )
     found.notes.append(
-        f"on its own test image it differs from its test output by at most {trial.deviation:.2g}, in a range of {trial.span:.3g}"
+        f"its own test image becomes its test output to within {trial.deviation:.2g}, in a range of {trial.span:.3g}"
     )
     return trial
 

@@ -46,20 +46,24 @@ def output_from_file(pixels: FloatArray, facts: ModelFacts) -> FloatArray:
 
 
 def _input_range(normalisation: Normalisation) -> IntensityRange | None:
-    return _as_range(normalisation.frozen) if normalisation.mode == "frozen" else None
+    return as_range(normalisation.frozen) if normalisation.mode == "frozen" and normalisation.frozen else None
 
 
 def _output_range(facts: ModelFacts) -> IntensityRange | None:
-    counts = _as_range(output_range(facts))
-    if counts is None or not facts.probabilistic:
+    frozen = output_range(facts)
+    if frozen is None:
+        return None
+    counts = as_range(frozen)
+    if not facts.probabilistic:
         return counts
     channels = np.ones(facts.channels_out)
     low = np.concatenate([counts.low * channels, 0 * channels])  # (2 C,); the scales have no offset
     return IntensityRange(low, low + np.tile((counts.high - counts.low) * channels, 2))
 
 
-def _as_range(frozen: FrozenRange | None) -> IntensityRange | None:
-    return None if frozen is None else IntensityRange(np.array(frozen.low), np.array(frozen.high))
+def as_range(frozen: FrozenRange) -> IntensityRange:
+    """Give the range of a package as the one that scales images."""
+    return IntensityRange(np.array(frozen.low), np.array(frozen.high))
 
 
 def check_test_tensors(test_input: FloatArray, test_output: FloatArray, facts: ModelFacts) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from live_restore.engines.engine import open_engine
 from live_restore.errors import EngineError, ModelError
 from live_restore.intensity import IntensityRange
-from live_restore.models.facts import FrozenRange, Normalisation
-from live_restore.models.test_tensors import measure
+from live_restore.models.facts import Normalisation
+from live_restore.models.test_tensors import as_range, measure
 
 FloatArray = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ def try_out(onnx: bytes, normalisation: Normalisation, image: FloatArray, expect
     ModelError
         If the graph cannot be run on it, or gives another shape.
     """
-    ranges = [_as_range(normalisation.frozen) if normalisation.frozen else measure(pixels, normalisation) for pixels in image]
+    ranges = [as_range(normalisation.frozen) if normalisation.frozen else measure(pixels, normalisation) for pixels in image]
     test_input = np.stack([counts.scale(pixels) for counts, pixels in zip(ranges, image, strict=True)])
     try:
         with open_engine("openvino", onnx, "f32") as engine:
@@ -74,9 +74,5 @@ def try_out(onnx: bytes, normalisation: Normalisation, image: FloatArray, expect
 
 def _back(normalisation: Normalisation, ranges: list[IntensityRange]) -> list[IntensityRange] | None:
     if normalisation.output == "frozen" and normalisation.output_range:
-        return [_as_range(normalisation.output_range)] * len(ranges)
+        return [as_range(normalisation.output_range)] * len(ranges)
     return ranges if normalisation.output == "inverse" else None
-
-
-def _as_range(frozen: FrozenRange) -> IntensityRange:
-    return IntensityRange(np.array(frozen.low), np.array(frozen.high))

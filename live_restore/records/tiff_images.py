@@ -75,8 +75,8 @@ class TiffImage:
         if (time, channel) in self.missing:
             lacking = missing_planes(self._present[time, channel])
             raise ImageError(f"'{self.info.name}' lacks {lacking} of time {time}, channel {channel}; leave them out")
-        volume = np.empty(self.info.shape[2:], self.info.dtype)  # (Z, Y, X)
         with _reading(self._file.path):
+            volume = np.empty(self.info.shape[2:], self.info.dtype)  # (Z, Y, X)
             for plane, number in zip(volume, self._numbers[time, channel], strict=True):
                 self._planes.read_into(int(number), plane)
         return volume
