@@ -244,7 +244,7 @@ class _ImageJob:
         restored = restorer.restore(raw, self.told.tile)
         _warn_of_pixels(raw, restored, part, self.outcome)
         for channel, volume in zip(place, _volumes_of(restored, self.options.widths), strict=True):
-            writer.write(time, channel, volume)
+            writer.write(time, channel, volume, _said(restored))
         self._keep_samples(time, part, raw, restored)
         self.outcome.volumes += 1
         self.told.volume()
@@ -279,6 +279,12 @@ def _places(parts: Sequence[Part[Restorer]]) -> list[range]:
     """Where each part's channels stand in the restored file."""
     starts = np.cumsum([0, *(len(part.names) for part in parts)])
     return [range(int(a), int(b)) for a, b in pairwise(starts)]
+
+
+def _said(restored: Restored) -> dict[str, object]:
+    """Say of a volume which counts the network saw as 0 and 1."""
+    said: dict[str, object] = {"low": restored.intensity.low.tolist(), "high": restored.intensity.high.tolist()}
+    return {**said, "flat": True} if restored.intensity.guarded else said
 
 
 def _volumes_of(restored: Restored, widths: bool) -> list[NDArray[np.float32]]:

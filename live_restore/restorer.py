@@ -14,7 +14,6 @@ import psutil
 
 from live_restore.engines.choice import Choice, choose
 from live_restore.engines.engine import Engine, EngineSpec, open_engine
-from live_restore.engines.pooling import applying, measuring
 from live_restore.errors import ImageError
 from live_restore.frames import Restored
 from live_restore.intensity import IntensityRange, Pixels, follow, measure_mean_std, measure_percentiles
@@ -26,8 +25,8 @@ from live_restore.restore.tiling import Space, TooLittleMemory
 
 Mode = Literal["frozen", "rolling", "volume"]
 
-# Runtimes hold more than the feature maps that must be alive: measured in docs/memory.md.
-_RUNTIME_OVERHEAD = 2.0
+# Runtimes hold more than the feature maps that must be alive: OpenVINO up to 1.17 times, torch up to 1.6 times as much.
+_RUNTIME_OVERHEAD = {"openvino": 1.25, "torch": 1.75}
 # Share of the memory free at start that the network may take when no budget is given.
 _MEMORY_SHARE = 0.4
 # A rolling range moves this far towards each new volume: a time constant of about 20 volumes.
@@ -83,9 +82,13 @@ class Restorer:
             space=Space(geometry.halo, geometry.divisible_by, geometry.output_factor, geometry.global_pooling),
             channels_out=self.facts.channels_out,
             probabilistic=self.facts.probabilistic,
-            max_pixels=max(1, int(budget / (geometry.bytes_per_pixel * _RUNTIME_OVERHEAD))),
+            max_pixels=max(1, int(budget / (geometry.bytes_per_pixel * self._overhead))),
         )
         self._rolling: IntensityRange | None = None
+
+    @property
+    def _overhead(self) -> float:
+        return _RUNTIME_OVERHEAD.get(self.choice.kind, 1.0)
 
     @property
     def engine(self) -> EngineSpec:
@@ -142,7 +145,7 @@ class Restorer:
         return restore(pixels, self._network, *self._measure(pixels), progress)
 
     def _in_bytes(self, small: TooLittleMemory) -> str:
-        per_pixel = self.facts.geometry.bytes_per_pixel * _RUNTIME_OVERHEAD
+        per_pixel = self.facts.geometry.bytes_per_pixel * self._overhead
         return (
             f"with --memory {small.max_pixels * per_pixel:.0f} bytes not even the smallest tile of model "
             f"'{self.package.name}' fits; it needs at least {small.least_pixels * per_pixel:.0f} bytes"
@@ -202,10 +205,14 @@ class _Graphs:
 
     @cached_property
     def measuring(self) -> Engine:
+        from live_restore.engines.pooling import measuring  # loads onnx, which networks without attention do not need
+
         return self._another(measuring)
 
     @cached_property
     def applying(self) -> Engine:
+        from live_restore.engines.pooling import applying
+
         return self._another(applying)
 
     def _another(self, variant: Callable[[bytes], bytes]) -> Engine:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from live_restore.errors import ImageError
 from live_restore.records.images import find_inputs, open_images
 from live_restore.records.restored import RestoredInfo, create_restored, read_provenance
+from live_restore.records.restored_journal import Entry, Journal
 
 SUFFIXES = [".ome.tif", ".ome.tiff", ".tif", ".ome.zarr", ".zarr"]
 FORMATS = [".ome.tif", ".ome.zarr"]
@@ -369,12 +370,25 @@ def test_the_partial_file_of_another_job_is_not_mixed_up(tmp_path, suffix, case,
     assert leftovers(info.path) == []
 
 
-def test_a_damaged_partial_file_is_told(tmp_path):
-    info = make_info(tmp_path / "a.ome.tif")
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_partial_file_of_another_job_without_a_volume_is_in_nobodys_way(tmp_path, suffix):
+    info = make_info(tmp_path / f"a{suffix}")
+    with create_restored(info):
+        kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for path, content in kept.items():  # as if it had been killed
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    other = replace(info, channels=("DAPI", "Cy3"))
+    assert write_all(other, make_pixels(other)) == 4
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_damaged_partial_file_is_told(tmp_path, suffix):
+    info = make_info(tmp_path / f"a{suffix}")
     with create_restored(info) as writer:
         writer.write(0, 0, make_pixels(info)[0, 0])
-    info.partial.write_bytes(b"nothing")
-    with pytest.raises(ImageError, match=r"a\.ome\.tif\.partial\.ome\.tif is damaged: .*; delete it and run"):
+    (info.partial / "0" / "zarr.json" if info.is_zarr else info.partial).write_bytes(b"nothing")
+    with pytest.raises(ImageError, match=r"a\.ome\.\w+\.partial\.ome\.\w+ is damaged: .*; delete it and run"):
         create_restored(info)
 
 
@@ -464,7 +478,7 @@ from test_restored import make_info, make_pixels
 from live_restore.errors import ImageError
 from live_restore.records.restored import create_restored
 
-info = make_info(Path({path!r}), (6, 1, 2, 64, 64))
+info = make_info(Path({path!r}), {shape!r})
 pixels = make_pixels(info)
 with create_restored(info) as writer:
     for time, channel in writer.pending:
@@ -478,16 +492,31 @@ with create_restored(info) as writer:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on file sizes to set here")
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, suffix):
-    info = make_info(tmp_path / f"a{suffix}", (6, 1, 2, 64, 64))
+@pytest.mark.parametrize(("suffix", "side"), [(".ome.tif", 64), (".ome.tif", 16), (".ome.zarr", 64)])
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, suffix, side):
+    info = make_info(tmp_path / f"a{suffix}", (6, 1, 2, side, side))
     pixels = make_pixels(info)
-    code = LIMITED.format(tests=str(Path(__file__).parent), path=str(info.path))
+    code = LIMITED.format(tests=str(Path(__file__).parent), path=str(info.path), shape=info.shape)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "make room for the whole file of 1 MB, then run the same command again: finished volumes are kept" in run.stderr
+    words = "make room for the whole file of 1 MB, then run the same command again: finished volumes are kept"
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
     assert not info.path.exists()
     assert write_all(info, pixels) == 2
     np.testing.assert_array_equal(read_all(info.path), pixels)
+
+
+def test_a_line_that_a_full_disk_cut_short_is_written_over(tmp_path):
+    journal = Journal.begin(tmp_path / "j", {"a": 1})
+    journal.add((0, 0), Entry(0, 0.0, 1.0))
+    with (tmp_path / "j").open("ab") as file:
+        file.write(b'{"time": 0, "channel": 1, "clip')
+    journal.add((0, 2), Entry(3, 0.5, 1.5))
+    journal.close()
+    journal.close()
+    assert Journal.take_up(tmp_path / "j").entries == {(0, 0): Entry(0, 0.0, 1.0), (0, 2): Entry(3, 0.5, 1.5)}
+    with pytest.raises(ValueError, match=r"the journal .* is closed"):
+        journal.add((0, 1), Entry(0, 0.0, 1.0))
 
 
 # --- wrong arguments ---------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_memory_changes_tiles_and_nothing_else(tmp_path, memory_bytes):
 def test_too_little_memory_is_said_in_bytes(tmp_path):
     with (
         opened(tmp_path, memory_bytes=100) as restorer,
-        pytest.raises(ImageError, match=r"with --memory 9. bytes .* needs at least 2304 bytes"),
+        pytest.raises(ImageError, match=r"with --memory 100 bytes .* needs at least 1440 bytes"),
     ):
         restorer.restore(stack((1, 1, 64, 64)))
 

@@ -117,8 +117,8 @@ def _read_onnx(description: dict[str, Any], files: PackageFiles) -> tuple[bytes,
     stated, found = str(entry.get("sha256") or "").lower(), sha256_of(onnx)
     if stated and stated != found:
         raise ModelError(
-            f"{files.path.name}: the ONNX file has sha256 {found[:12]}..., the description says {stated[:12]}...: it is damaged "
-            "or was exchanged; get the package again"
+            f"{files.path.name}: the ONNX file has sha256 {found[:12]}..., its description says {stated[:12]}...: the file is "
+            "damaged or was exchanged; get the package again"
         )
     external = entry.get("external_data")
     if isinstance(external, dict):

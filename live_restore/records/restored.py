@@ -41,8 +41,8 @@ class RestoredWriter(Protocol):
     def clipped(self) -> int:
         """Pixels that did not fit uint16, in this run and the interrupted ones."""
 
-    def write(self, time: int, channel: int, volume: Pixels) -> None:
-        """Write one volume, (Z, Y, X); safely on disk when this returns."""
+    def write(self, time: int, channel: int, volume: Pixels, said: Mapping[str, Any] | None = None) -> None:
+        """Write one volume, (Z, Y, X), and what is to be said of it, JSON; safely on disk when this returns."""
 
     def finish(self) -> Path:
         """Give the whole file its final name; called once, when nothing is pending."""
@@ -108,13 +108,13 @@ class _Writer:
     def clipped(self) -> int:
         return sum(entry.clipped for entry in self._journal.entries.values())
 
-    def write(self, time: int, channel: int, volume: Pixels) -> None:
+    def write(self, time: int, channel: int, volume: Pixels, said: Mapping[str, Any] | None = None) -> None:
         self._check_open()
         self._check_volume(time, channel, volume)
         tally = Tally(self._info.dtype, f"time {time}, channel {channel}")
         with _writing(self._info):
             self._store.put(time, channel, map(tally.converted, volume))
-            self._journal.add((time, channel), tally.entry())
+            self._journal.add((time, channel), tally.entry(said or {}))
 
     def finish(self) -> Path:
         self._check_open()
@@ -133,8 +133,9 @@ class _Writer:
         if not self._open:
             return
         self._open = False
-        self._store.close()
-        self._journal.close()
+        for part in (self._store, self._journal):
+            with suppress(OSError):  # a full disk was told of when it refused a volume
+                part.close()
         if not self._journal.entries:  # nothing worth keeping
             with suppress(OSError):
                 _discard(self._info)
@@ -160,11 +161,9 @@ class _Writer:
 def _take_up_or_begin(info: RestoredInfo, overwrite: bool, resume: bool) -> tuple[Store, Journal]:
     job = _job(info)
     journal = Journal.take_up(info.journal) if resume and info.partial.exists() else None
-    if journal is not None and journal.job != job:
-        if not overwrite:
-            raise ImageError(_other_job(info, journal, job))
-        journal = None
-    if journal is None:
+    if journal is not None and journal.job != job and journal.entries and not overwrite:
+        raise ImageError(_other_job(info, journal, job))
+    if journal is None or journal.job != job:
         return _begin(info, job)
     store = _store(info, new=False)
     journal.reopen()

@@ -4,12 +4,13 @@ Receives the description of a job and places; hands them back after a crash. One
 every line is on disk before the next volume begins. It does not know what a volume is.
 """
 
+import errno
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 Place = tuple[int, int]
 
@@ -24,11 +25,14 @@ class Entry:
         Pixels that did not fit the dtype of the file.
     low, high : float
         Smallest and largest value written.
+    said : mapping
+        What whoever restored it says of this volume, JSON; it goes into the finished file.
     """
 
     clipped: int
     low: float
     high: float
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Journal:
@@ -45,13 +49,13 @@ class Journal:
     def __init__(self, path: Path, job: Mapping[str, Any], entries: dict[Place, Entry], whole_bytes: int) -> None:
         self.job, self.entries = job, entries
         self._path, self._whole_bytes = path, whole_bytes
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     @classmethod
     def begin(cls, path: Path, job: Mapping[str, Any]) -> Self:
         """Begin a journal, replacing any other."""
         journal = cls(path, job, {}, 0)
-        journal._file = path.open("wb")
+        journal._file = path.open("wb", buffering=0)
         journal._append({"job": job})
         return journal
 
@@ -73,14 +77,13 @@ class Journal:
             whole.append(said)
         if not whole or "job" not in whole[0]:
             return None
-        entries = {(said["time"], said["channel"]): Entry(said["clipped"], said["low"], said["high"]) for said in whole[1:]}
+        entries = {(line.pop("time"), line.pop("channel")): Entry(**line) for line in whole[1:]}
         return cls(path, whole[0]["job"], entries, sum(len(line) for line in lines[: len(whole)]))
 
     def reopen(self) -> None:
         """Cut off a torn last line and go on after it."""
-        self._file = self._path.open("r+b")
+        self._file = self._path.open("r+b", buffering=0)
         self._file.truncate(self._whole_bytes)
-        self._file.seek(0, os.SEEK_END)
 
     def add(self, place: Place, entry: Entry) -> None:
         """Note that a volume (time, channel) is on disk."""
@@ -101,6 +104,9 @@ class Journal:
     def _append(self, said: Mapping[str, Any]) -> None:
         if self._file is None:
             raise ValueError(f"the journal {self._path} is closed")
-        self._file.write(json.dumps(said).encode() + b"\n")
-        self._file.flush()
+        line = json.dumps(said).encode() + b"\n"
+        self._file.seek(self._whole_bytes)  # over what a full disk may have left of an earlier line
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(self._file.fileno())
+        self._whole_bytes += len(line)

@@ -3,6 +3,7 @@
 Receives planes of any real dtype; hands on planes of the file's, and a tally. It does not know the file.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,10 @@ class Tally:
             self._low, self._high = min(self._low, low), max(self._high, high)
         return plane.astype(self._dtype, copy=False)
 
-    def entry(self) -> Entry:
+    def entry(self, said: Mapping[str, Any]) -> Entry:
         """Hand on what the journal keeps of the volume."""
         known = np.isfinite(self._low)
-        return Entry(self._clipped, self._low if known else 0.0, self._high if known else 1.0)
+        return Entry(self._clipped, self._low if known else 0.0, self._high if known else 1.0, said)
 
     def _rounded(self, plane: Pixels, low: float, high: float) -> Pixels:
         if np.isnan(low):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import numpy as np
 import tifffile
@@ -19,13 +20,15 @@ from live_restore import __version__
 from live_restore.errors import ImageError
 from live_restore.records.names import stem
 from live_restore.records.restored_info import NAMESPACE, Pixels, RestoredInfo
-from live_restore.records.restored_journal import Entry
+from live_restore.records.restored_journal import Entry, volumes_said
 from live_restore.records.tifffile_log import silenced
 
 # Classic TIFF counts bytes in 32 bits; some room is left for the entry of every page.
 _CLASSIC_BYTES = 4_000_000_000
 _PAGE_BYTES = 400
 _UM_PER_CM = 1e4
+# Where the map of what a file says of itself ends; ours is the only one in it.
+_SAID_END = "</Value></MapAnnotation>"
 
 
 class TiffStore:
@@ -41,6 +44,7 @@ class TiffStore:
     def __init__(self, info: RestoredInfo, *, new: bool) -> None:
         if new:
             _lay_out(info)
+        self._partial = info.partial
         self._begin = _first_pixel(info.partial)
         self._shape = info.shape
         self._dtype = np.dtype(info.dtype).newbyteorder("<")
@@ -57,7 +61,12 @@ class TiffStore:
         os.fsync(self._file.fileno())
 
     def complete(self, entries: Mapping[tuple[int, int], Entry]) -> None:
-        """Everything was said when the file was laid out."""
+        """Add what was said of each volume; the rest was said when the file was laid out."""
+        with silenced(), tifffile.TiffFile(self._partial) as tif:
+            xml = str(tif.ome_metadata)
+        volumes = escape(json.dumps(volumes_said(entries)), {'"': "&quot;"})
+        xml = xml.replace(_SAID_END, f'<M K="volumes">{volumes}</M>{_SAID_END}', 1)
+        tifffile.tiffcomment(self._partial, xml.encode())
 
     def close(self) -> None:
         """Give the file back."""

@@ -7,14 +7,17 @@ missing.
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from live_restore.errors import ImageError
 from live_restore.records.restored_info import NAMESPACE, Pixels, RestoredInfo
-from live_restore.records.restored_journal import Entry
+from live_restore.records.restored_journal import Entry, volumes_said
 from live_restore.records.zarr_images import read_attributes
+
+if TYPE_CHECKING:
+    import zarr
 
 # One chunk holds one plane, or a part of a large one: 16 MB of float32.
 _CHUNK_SIDE = 2048
@@ -34,12 +37,10 @@ class ZarrStore:
     """
 
     def __init__(self, info: RestoredInfo, *, new: bool) -> None:
-        import zarr
-
         if new:
             _lay_out(info)
         self._info = info
-        self._array = zarr.open_array(info.partial / _LEVEL, mode="r+")
+        self._array = _open_level(info.partial)
 
     def put(self, time: int, channel: int, planes: Iterator[Pixels]) -> None:
         """Write the planes of one volume."""
@@ -51,12 +52,13 @@ class ZarrStore:
                 _sync(chunk)
 
     def complete(self, entries: Mapping[tuple[int, int], Entry]) -> None:
-        """Say which channels there are, and between which values to show them."""
+        """Say which channels there are, between which values to show them, and what was said of each volume."""
         import zarr
 
         group = zarr.open_group(self._info.partial, mode="r+")
         said: dict[str, Any] = group.attrs.asdict()["ome"]  # type: ignore[assignment]
         group.attrs["ome"] = {**said, "omero": {"channels": _omero(self._info, entries)}}
+        group.attrs[NAMESPACE] = {**self._info.provenance, "volumes": volumes_said(entries)}
         _sync(self._info.partial / "zarr.json")
 
     def close(self) -> None:
@@ -97,6 +99,17 @@ def _lay_out(info: RestoredInfo) -> None:
     )
     with create_stream(settings) as stream:
         stream.set_global_metadata(NAMESPACE, info.provenance)
+    for said in (info.partial, info.partial / _LEVEL):
+        _sync(said / "zarr.json")
+
+
+def _open_level(partial: Path) -> "zarr.Array[Any]":
+    import zarr
+
+    try:
+        return zarr.open_array(partial / _LEVEL, mode="r+")
+    except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
+        raise ImageError(f"{partial} is damaged: {error}; delete it and run the same command again") from error
 
 
 def _spacing(size: float | None, unit: str) -> dict[str, Any]:
