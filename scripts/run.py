@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         print(__doc__)
         return 0 if arguments in (["-h"], ["--help"]) else 2
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  (this very file may be run by an older one)
         print(f"live_restore needs Python 3.11 or newer; this is {sys.version.split()[0]}. Install one from python.org.")
         return 2
     command, rest = arguments[0], arguments[1:]
@@ -49,7 +49,7 @@ def set_up(extra: str) -> None:
 
 
 def fingerprint() -> str:
-    """What was installed depends on these files and this Python."""
+    """Hash what an installation depends on: these files and this Python."""
     files = (ROOT / "pyproject.toml", ROOT / "constraints.txt")
     contents = b"".join(file.read_bytes() for file in files) + sys.version.encode()
     return hashlib.sha256(contents).hexdigest()

@@ -95,6 +95,23 @@ def test_what_is_written_is_read_back(tmp_path, suffix, dtype):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
+def test_what_is_said_of_volumes_is_kept_also_over_an_interruption(tmp_path, suffix):
+    info = make_info(tmp_path / f"a{suffix}")
+    pixels = make_pixels(info)
+    with create_restored(info) as writer:
+        writer.write(1, 0, pixels[1, 0], {"low": [1.5], "note": 'a <"&> µ'})
+    with create_restored(info) as writer:
+        for time, channel in writer.pending:
+            writer.write(time, channel, pixels[time, channel], {"low": [0.0]} if (time, channel) == (0, 1) else None)
+        writer.finish()
+    volumes = [{"time": 0, "channel": 1, "low": [0.0]}, {"time": 1, "channel": 0, "low": [1.5], "note": 'a <"&> µ'}]
+    assert read_provenance(info.path) == {**PROVENANCE, "volumes": volumes}
+    np.testing.assert_array_equal(read_all(info.path), pixels)
+    (image,) = open_images(info.path)
+    assert image.info.channels == info.channels
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
 @settings(max_examples=15, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),

@@ -6,9 +6,9 @@ import numpy as np
 from onnx import TensorProto, helper
 from scipy.ndimage import uniform_filter
 
-from live_restore.intensity import measure_percentiles
-from live_restore.models.facts import Architecture, Geometry, ModelFacts, Provenance
+from live_restore.models.facts import Architecture, Geometry, ModelFacts, Normalisation, Provenance
 from live_restore.models.package import ModelPackage, write_package
+from live_restore.models.test_tensors import measure
 
 
 def smoothing_graph(n_dim=2, channels=1):
@@ -22,10 +22,10 @@ def smoothing_graph(n_dim=2, channels=1):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
 
 
-def smoothing_tensors(n_dim=2, channels=1, size=32):
-    """Test input, normalised by percentiles 2 and 99.8, and what `smoothing_graph` makes of it."""
+def smoothing_tensors(n_dim=2, channels=1, size=32, normalisation=None):
+    """Test input, normalised as measured, and what `smoothing_graph` makes of it."""
     counts = np.random.default_rng(7).gamma(2, 100, (channels, *[size] * n_dim)).astype(np.float32)
-    test_input = measure_percentiles(counts).scale(counts)[None]
+    test_input = measure(counts, normalisation or Normalisation()).scale(counts)[None]
     test_output = uniform_filter(test_input, (1, 1, *[3] * n_dim), mode="constant")
     return test_input, test_output
 
@@ -46,14 +46,15 @@ def smoothing_facts(n_dim=2, channels=1, **changes):
 
 
 def write_smoothing_package(path: Path, n_dim=2, channels=1, facts=None, **options) -> ModelPackage:
-    test_input, test_output = smoothing_tensors(n_dim, channels)
+    facts = facts or smoothing_facts(n_dim, channels)
+    test_input, test_output = smoothing_tensors(n_dim, channels, normalisation=facts.normalisation)
     written = {
         "name": "smoothing 3x3",
         "description": "Averages 3 x 3 pixels.",
         "onnx": smoothing_graph(n_dim, channels),
         "test_input": test_input,
         "test_output": test_output,
-        "facts": facts or smoothing_facts(n_dim, channels),
+        "facts": facts,
         **options,
     }
     return write_package(path, **written)

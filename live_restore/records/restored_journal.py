@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -110,3 +111,12 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(self._file.fileno())
         self._whole_bytes += len(line)
+
+
+def volumes_said(entries: Mapping[Place, Entry]) -> list[dict[str, Any]]:
+    """Collect what was said of each volume, in order of time and channel; for the finished file."""
+    return [
+        {"time": time, "channel": channel, **entry.said}
+        for (time, channel), entry in sorted(entries.items(), key=lambda item: item[0])
+        if entry.said
+    ]

@@ -62,11 +62,15 @@ class TiffStore:
 
     def complete(self, entries: Mapping[tuple[int, int], Entry]) -> None:
         """Add what was said of each volume; the rest was said when the file was laid out."""
+        volumes = volumes_said(entries)
+        if not volumes:
+            return
         with silenced(), tifffile.TiffFile(self._partial) as tif:
             xml = str(tif.ome_metadata)
-        volumes = escape(json.dumps(volumes_said(entries)), {'"': "&quot;"})
-        xml = xml.replace(_SAID_END, f'<M K="volumes">{volumes}</M>{_SAID_END}', 1)
+        said = escape(json.dumps(volumes), {'"': "&quot;"})
+        xml = xml.replace(_SAID_END, f'<M K="volumes">{said}</M>{_SAID_END}', 1)
         tifffile.tiffcomment(self._partial, xml.encode())
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Give the file back."""

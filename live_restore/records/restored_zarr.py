@@ -58,7 +58,9 @@ class ZarrStore:
         group = zarr.open_group(self._info.partial, mode="r+")
         said: dict[str, Any] = group.attrs.asdict()["ome"]  # type: ignore[assignment]
         group.attrs["ome"] = {**said, "omero": {"channels": _omero(self._info, entries)}}
-        group.attrs[NAMESPACE] = {**self._info.provenance, "volumes": volumes_said(entries)}
+        volumes = volumes_said(entries)
+        if volumes:
+            group.attrs[NAMESPACE] = {**self._info.provenance, "volumes": volumes}
         _sync(self._info.partial / "zarr.json")
 
     def close(self) -> None:
