@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from live_restore.errors import ImageError
 from live_restore.records.images import find_inputs, open_images
-from live_restore.records.restored import RestoredInfo, create_restored, read_provenance
+from live_restore.records.restored import RestoredInfo, _replace, create_restored, read_provenance
 from live_restore.records.restored_journal import Entry, Journal
 
 SUFFIXES = [".ome.tif", ".ome.tiff", ".tif", ".ome.zarr", ".zarr"]
@@ -439,6 +439,16 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path, suffix):
     assert (folder / "thesis.txt").exists()
 
 
+def test_what_cannot_be_replaced_stays(tmp_path):
+    """A group whose successor has vanished, or which another program keeps in its place."""
+    info = make_info(tmp_path / "a.ome.zarr")
+    pixels = make_pixels(info)
+    write_all(info, pixels)
+    with pytest.raises(FileNotFoundError, match="partial"):
+        _replace(info.partial, info.path)
+    np.testing.assert_array_equal(read_all(info.path), pixels)
+
+
 def test_a_file_named_like_a_group_is_not_replaced(tmp_path):
     (tmp_path / "a.ome.zarr").touch()
     with pytest.raises(ImageError, match="is a file, but an OME-Zarr group is a folder"):
@@ -521,6 +531,37 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, suffix, side):
     assert not info.path.exists()
     assert write_all(info, pixels) == 2
     np.testing.assert_array_equal(read_all(info.path), pixels)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on file sizes to set here")
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_disk_that_is_full_from_the_start_is_told_and_left_clean(tmp_path, suffix):
+    path = str(tmp_path / f"a{suffix}")
+    code = LIMITED.format(tests=str(Path(__file__).parent), path=path, shape=(6, 1, 2, 64, 64))
+    code = code.replace("with create_restored", "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))\nwith create_restored")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "make room for the whole file of 1 MB" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+SHORT = """
+import resource, sys
+from pathlib import Path
+from live_restore.records.restored_journal import Entry, Journal
+
+journal = Journal.begin(Path({path!r}), {{"a": 1}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))
+journal.add((0, 0), Entry(0, 0.0, 1.0))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on file sizes to set here")
+def test_a_line_that_does_not_fit_the_disk_does_not_count(tmp_path):
+    code = SHORT.format(path=str(tmp_path / "j"))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "No space left on device" in run.stderr
+    assert (tmp_path / "j").stat().st_size == 30
+    assert Journal.take_up(tmp_path / "j").entries == {}
 
 
 def test_a_line_that_a_full_disk_cut_short_is_written_over(tmp_path):

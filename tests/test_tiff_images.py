@@ -464,6 +464,15 @@ def samples_last(path: Path) -> None:
     tifffile.imwrite(path, PIXELS[0, 0].transpose(1, 2, 0), metadata={"axes": "YXZ"}, photometric="minisblack")
 
 
+def colour_filters(path: Path) -> None:
+    tifffile.imwrite(path, PIXELS[0, 0, 0], photometric="cfa", metadata=None)
+
+
+def bricks(path: Path) -> None:
+    options = {"volumetric": True, "tile": (4, 16, 16), "compression": "zlib", "photometric": "minisblack"}
+    tifffile.imwrite(path, PIXELS[0, 0], metadata={"axes": "ZYX"}, **options)
+
+
 def unexplained(path: Path) -> None:
     tifffile.imwrite(path, PIXELS[0], photometric="minisblack")
 
@@ -473,6 +482,8 @@ REFUSED = [
     (planar_colour, r"is a colour image of shape \(3, 24, 40\) \(SYX\).*; if it is a stack, say of what, e\.g\. --axes ZYX"),
     (colour_with_alpha, "is a colour image"),
     (inverted, r"stores bright as small numbers \(MinIsWhite\)"),
+    (colour_filters, r"is a colour image \(CFA\); save each channel as grayscale"),
+    (bricks, r"stores pages of shape \(4, 24, 40\) instead of planes \(24, 40\); save it again, one page per plane"),
     (bits, "has bool pixels; intensities are whole or real numbers"),
     (complex_numbers, "has complex64 pixels"),
     (text, "cannot be read as TIFF, it is damaged or something else"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from scipy.ndimage import uniform_filter
 
 from live_restore.models.facts import Architecture, Geometry, ModelFacts, Normalisation, Provenance
@@ -13,8 +13,7 @@ from live_restore.models.test_tensors import measure
 
 def smoothing_graph(n_dim=2, channels=1):
     """ONNX graph of one grouped convolution that averages 3 x 3 (x 3) neighbours of every channel."""
-    kernel = np.full(3**n_dim * channels, 1 / 3**n_dim, np.float32)
-    weights = helper.make_tensor("weights", TensorProto.FLOAT, (channels, 1, *[3] * n_dim), kernel.tolist())
+    weights = numpy_helper.from_array(np.full((channels, 1, *[3] * n_dim), 1 / 3**n_dim, np.float32), "weights")
     node = helper.make_node("Conv", ["input", "weights"], ["output"], pads=[1] * 2 * n_dim, group=channels)
     shape = ("batch", channels, *"zyx"[-n_dim:])
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("input", "output")]

@@ -23,6 +23,7 @@ def _listed(value: Any) -> Any:
     return value or None
 
 
+_Fraction = Annotated[float, Field(ge=0, le=1)]
 _Stats = Annotated[list[float] | None, BeforeValidator(_listed)]
 
 
@@ -69,8 +70,8 @@ class Scheme(BaseModel):
     name: Literal["mean_std", "quantile", "min_max", "none"] = "mean_std"
     per_channel: bool = True
     skip_target: bool = False
-    lower_quantiles: _Stats = None
-    upper_quantiles: _Stats = None
+    lower_quantiles: list[_Fraction] | _Fraction = 0.01
+    upper_quantiles: list[_Fraction] | _Fraction = 0.99
     input_means: _Stats = None
     input_stds: _Stats = None
     target_means: _Stats = None
@@ -83,6 +84,14 @@ class Scheme(BaseModel):
     input_maxes: _Stats = None
     target_mins: _Stats = None
     target_maxes: _Stats = None
+
+    def percentiles(self) -> tuple[float, float]:
+        """Give the percentiles that were measured, of the first channel if they differ; 0 and 100 where none were."""
+        if self.name != "quantile":
+            return 0, 100
+        ends = (self.lower_quantiles, self.upper_quantiles)
+        low, high = (100 * (end[0] if isinstance(end, list) else end) for end in ends)
+        return (low, high) if low < high else (0, 100)
 
 
 class Data(BaseModel):
@@ -152,11 +161,11 @@ def normalisation(scheme: Scheme, label: str) -> Normalisation:
         raise ModelError(f"{label} was saved before its normalisation was measured; train it, then import it")
     target = _range(target_low, target_high, label)
     output: Literal["inverse", "frozen", "none"] = "none" if scheme.skip_target else "inverse" if target is None else "frozen"
-    lower, upper = (scheme.lower_quantiles or [0.01])[0], (scheme.upper_quantiles or [0.99])[0]
+    low_percentile, high_percentile = scheme.percentiles()
     return Normalisation(
         measure="mean_std" if scheme.name == "mean_std" else "percentiles",
-        low_percentile=100 * lower if scheme.name == "quantile" else 0,
-        high_percentile=100 * upper if scheme.name == "quantile" else 100,
+        low_percentile=low_percentile,
+        high_percentile=high_percentile,
         per_channel=scheme.per_channel,
         mode="frozen",
         frozen=frozen,

@@ -53,13 +53,14 @@ def read(source: Path) -> Imported:
     onnx, sha256 = _read_onnx(description, files)
     found = Processing()
     read_preprocessing(parse_steps(image.steps), len(image.axes) - 2, found)
-    read_postprocessing(parse_steps(result.steps), [image.name], found)
+    read_postprocessing(parse_steps(result.steps), found)
     ended = put_ends(onnx, found.before, found.after)
     if ended.n_dim != len(image.axes) - 2:
         raise ModelError(f"{files.path.name}: the graph has {ended.n_dim} spatial axes, its description {len(image.axes) - 2}")
     tests = [_test_tensor(files, tensor) for tensor in (image, result)]
     channels_in, channels_out = _channels(ended.channels_in, tests[0], image), _channels(ended.channels_out, tests[1], result)
     _decide_output(found, description, result, same_channels=channels_in == channels_out)
+    _check_ranges(found.normalisation(), channels_in, channels_out, files.path.name)
     trial = _trial(ended, found.normalisation(), tests, found)
     return Imported(
         onnx=ended.onnx,
@@ -148,6 +149,13 @@ def _channels(stated: int | None, test: FloatArray | None, tensor: ForeignTensor
     if channels is None:
         raise ModelError(f"how many channels '{tensor.name}' has is open in the graph; export it with this number fixed")
     return int(channels)
+
+
+def _check_ranges(normalisation: Normalisation, channels_in: int, channels_out: int, label: str) -> None:
+    sides = ((normalisation.frozen, channels_in), (normalisation.output_range, channels_out))
+    for counts, channels in sides:
+        if counts and len(counts.low) not in (1, channels):
+            raise ModelError(f"{label}: a fixed scaling is given for {len(counts.low)} channels, the graph has {channels}")
 
 
 def _decide_output(found: Processing, description: dict[str, Any], result: ForeignTensor, same_channels: bool) -> None:

@@ -68,13 +68,32 @@ def import_model(  # noqa: PLR0913 (one argument per option of the command)
     ModelError
         If the source cannot be read, or is no network that can be restored with.
     """
+    imported = read_source(source, weights)
+    normalisation = with_percentiles(imported.normalisation, low_percentile, high_percentile)
+    return write_imported(imported, output, normalisation, name, procedure, z_factor, overwrite)
+
+
+def write_imported(
+    imported: Imported,
+    output: Path,
+    normalisation: Normalisation | None = None,
+    name: str | None = None,
+    procedure: Procedure = "direct",
+    z_factor: float | None = None,
+    overwrite: bool = False,
+) -> "ModelPackage":
+    """Measure what a source does not say, its graph, geometry and test images, and write the package.
+
+    Raises
+    ------
+    ModelError
+        If the network cannot be restored with.
+    """
     from live_restore.models.graph import measure_geometry
     from live_restore.models.package import write_package
 
-    imported = read_source(source, weights)
-    normalisation = with_percentiles(imported.normalisation, low_percentile, high_percentile)
     onnx = _onnx(imported)
-    facts = facts_of(imported, normalisation, measure_geometry(onnx), procedure, z_factor)
+    facts = facts_of(imported, normalisation or imported.normalisation, measure_geometry(onnx), procedure, z_factor)
     test_input, test_output = example_images(imported, onnx, facts)
     return write_package(
         output,

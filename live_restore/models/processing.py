@@ -126,8 +126,6 @@ def _read_measured(step: Step, n_dim: int, found: Processing) -> None:
         raise ModelError(
             f"the preprocessing '{step.name}' follows another that changes what it measures; only a first one can be done"
         )
-    if step.kwargs.get("reference_tensor"):
-        raise ModelError(f"the preprocessing '{step.name}' measures on another tensor; import a network of one image")
     axes = {"batch", "channel", *SPACE_AXES} if step.axes is None else step.axes
     space = set(SPACE_AXES[-n_dim:])
     if not space <= axes:
@@ -147,11 +145,10 @@ def _read_measured(step: Step, n_dim: int, found: Processing) -> None:
     }
 
 
-def read_postprocessing(steps: Sequence[Step], input_names: Sequence[str], found: Processing) -> None:
+def read_postprocessing(steps: Sequence[Step], found: Processing) -> None:
     """Read the steps behind the network into `found`: last comes the way back to intensities, if there is one."""
     for place, step in enumerate(steps):
-        reference = step.kwargs.get("reference_tensor")
-        if step.name in _BY_REFERENCE and reference in input_names and place == len(steps) - 1:
+        if step.name in _BY_REFERENCE and step.kwargs.get("reference_tensor") and place == len(steps) - 1:
             found.scheme["output"] = "inverse"
             found.notes.append(
                 f"'{step.name}' by the range of the input is done as the inverse of the input's normalisation, so that "
@@ -167,12 +164,12 @@ def read_postprocessing(steps: Sequence[Step], input_names: Sequence[str], found
 
 def _linear(step: Step) -> Pointwise | None:
     if step.name == "scale_linear":
-        gain, offset = _alike(step.numbers("gain", 1), step.numbers("offset", 0))
+        gain, offset = _per_channel(step, step.numbers("gain", 1), step.numbers("offset", 0))
         return Pointwise("linear", gain, offset)
     if step.name == "fixed_zero_mean_unit_variance":
-        mean, std = _alike(step.numbers("mean", 0), step.numbers("std", 1))
-        if min(std) <= 0:
-            raise ModelError(f"'std' of the step '{step.name}' is {min(std)}; it must be above 0")
+        mean, std = _per_channel(step, step.numbers("mean", 0), step.numbers("std", 1))
+        if not min(std) > 0:
+            raise ModelError(f"'std' of the step '{step.name}' is {min(std)}; it must be above 0: correct the description")
         return Pointwise("linear", tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
     return None
 
@@ -188,13 +185,21 @@ def _pointwise(step: Step, where: str) -> Pointwise:
         low, high = (None if step.kwargs.get(key) is None else step.number(key, 0) for key in ("min", "max"))
         return Pointwise("clip", low=low, high=high)
     raise ModelError(
-        f"the {where} '{step.name}' ({step.kwargs}) cannot be done; live_restore does clip, sigmoid, softmax over channels, "
-        "scale_linear, scale_range, and zero mean and unit variance: put the step into the ONNX graph and export it again"
+        f"the {where} '{step.name}' with {str(step.kwargs)[:100]} cannot be done; live_restore does clip, sigmoid, softmax "
+        "over channels, scale_linear, scale_range, and zero mean and unit variance: put the step into the graph itself"
     )
 
 
-def _alike(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _per_channel(
+    step: Step, first: tuple[float, ...], second: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Make two settings equally long: one number is for all channels."""
     count = max(len(first), len(second))
+    if {len(first), len(second)} - {1, count} or (count > 1 and step.kwargs.get("axis", "channel") not in ("channel", "c")):
+        raise ModelError(
+            f"the step '{step.name}' has {len(first)} and {len(second)} numbers along {step.kwargs.get('axis', 'channel')!r}; "
+            "give one for all channels, or one for each: correct the description"
+        )
     return first * count if len(first) == 1 else first, second * count if len(second) == 1 else second
 
 
@@ -205,9 +210,15 @@ def _then(before: FrozenRange | None, step: Pointwise) -> FrozenRange:
     low, high, gain, offset = (values * count if len(values) == 1 else values for values in (low, high, step.gain, step.offset))
     span = [h - at for at, h in zip(low, high, strict=True)]
     zero = [at - s * o / g for at, s, g, o in zip(low, span, gain, offset, strict=True)]
-    one = [z + s / g for z, s, g in zip(zero, span, gain, strict=True)]
-    return FrozenRange(low=tuple(zero), high=tuple(one))
+    return _range(zero, [z + s / g for z, s, g in zip(zero, span, gain, strict=True)])
 
 
 def _range_of_output(step: Pointwise) -> FrozenRange:
-    return FrozenRange(low=step.offset, high=tuple(g + o for g, o in zip(step.gain, step.offset, strict=True)))
+    return _range(step.offset, [g + o for g, o in zip(step.gain, step.offset, strict=True)])
+
+
+def _range(low: Sequence[float], high: Sequence[float]) -> FrozenRange:
+    try:
+        return FrozenRange(low=tuple(low), high=tuple(high))
+    except ValidationError as error:
+        raise ModelError(f"a fixed scaling of the description is impossible: {error.errors()[0]['msg']}") from error
