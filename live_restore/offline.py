@@ -282,8 +282,9 @@ def _places(parts: Sequence[Part[Restorer]]) -> list[range]:
 
 
 def _said(restored: Restored) -> dict[str, object]:
-    """Say of a volume which counts the network saw as 0 and 1."""
-    said: dict[str, object] = {"low": restored.intensity.low.tolist(), "high": restored.intensity.high.tolist()}
+    """Say of a volume which counts the network saw as 0 and 1, and in how many windows."""
+    counts = restored.intensity
+    said: dict[str, object] = {"low": counts.low.tolist(), "high": counts.high.tolist(), "tiles": restored.tiles}
     return {**said, "flat": True} if restored.intensity.guarded else said
 
 

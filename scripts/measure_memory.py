@@ -3,13 +3,12 @@
     python scripts/measure_memory.py [--shape 40x2048x2048] [--memory 1GB] [--filters 32]
 
 Writes a stack of noise, restores it with a CARE 3D of CSBDeep's default structure (random weights; speed and memory do
-not depend on them) through `live-restore restore` in a process of its own, and prints the largest resident memory of that process,
-the tiles, and the time.
+not depend on them) through `live-restore restore` in a process of its own, and prints the largest resident memory of
+that process, the tiles, and the time.
 """
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from live_restore.models.facts import Architecture, Normalisation
 from live_restore.models.imported import Imported
 from live_restore.models.importing import write_imported
 from live_restore.models.nets import build_net
+from live_restore.records.restored import read_provenance
 
 
 def main() -> None:
@@ -81,14 +81,14 @@ def watch(folder: Path, words: list[str]) -> dict[str, object]:
     follower.join()
     if process.returncode:
         raise SystemExit(said)
-    tiles = re.findall(r"(\d+)/(\d+) tiles", said)
+    (volume,) = read_provenance(folder / "out.ome.tif")["volumes"]
     stack, out = (folder / "stack.tif").stat().st_size, (folder / "out.ome.tif").stat().st_size
     return {
         "command": "live-restore " + " ".join(words),
         "stack_MB": round(stack / 1e6),
         "result_MB": round(out / 1e6),
         "peak_resident_MB": round(peak[0] / 1e6),
-        "tiles": int(tiles[-1][1]) if tiles else 1,
+        "tiles": volume["tiles"],
         "seconds": round(time.perf_counter() - began, 1),
     }
 

@@ -23,7 +23,7 @@ def _listed(value: Any) -> Any:
     return value or None
 
 
-_Fraction = Annotated[float, Field(ge=0, le=1)]
+_Fractions = Annotated[list[Annotated[float, Field(ge=0, le=1)]], BeforeValidator(_listed), Field(min_length=1)]
 _Stats = Annotated[list[float] | None, BeforeValidator(_listed)]
 
 
@@ -32,8 +32,8 @@ class Unet(BaseModel):
 
     architecture: Literal["UNet"]
     conv_dims: Literal[2, 3] = 2
-    num_classes: int = 1
-    in_channels: int = 1
+    num_classes: Annotated[int, Field(ge=1, le=1024)] = 1
+    in_channels: Annotated[int, Field(ge=1, le=1024)] = 1
     depth: Annotated[int, Field(ge=1, le=10)] = 2
     num_channels_init: Annotated[int, Field(ge=1, le=1024)] = 32
     final_activation: Literal["None"] = "None"
@@ -70,8 +70,8 @@ class Scheme(BaseModel):
     name: Literal["mean_std", "quantile", "min_max", "none"] = "mean_std"
     per_channel: bool = True
     skip_target: bool = False
-    lower_quantiles: list[_Fraction] | _Fraction = 0.01
-    upper_quantiles: list[_Fraction] | _Fraction = 0.99
+    lower_quantiles: _Fractions = [0.01]
+    upper_quantiles: _Fractions = [0.99]
     input_means: _Stats = None
     input_stds: _Stats = None
     target_means: _Stats = None
@@ -89,8 +89,7 @@ class Scheme(BaseModel):
         """Give the percentiles that were measured, of the first channel if they differ; 0 and 100 where none were."""
         if self.name != "quantile":
             return 0, 100
-        ends = (self.lower_quantiles, self.upper_quantiles)
-        low, high = (100 * (end[0] if isinstance(end, list) else end) for end in ends)
+        low, high = 100 * self.lower_quantiles[0], 100 * self.upper_quantiles[0]
         return (low, high) if low < high else (0, 100)
 
 

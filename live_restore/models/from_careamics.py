@@ -86,7 +86,7 @@ def _read_checkpoint(path: Path) -> Imported:
     config = check_configuration(_stored_configuration(checkpoint, path.name), path.name)
     return _imported(
         config,
-        weights=checkpoint.get("state_dict", {}),
+        weights=_state_dict(checkpoint, path.name),
         source_format="careamics-ckpt",
         source_name=path.name,
         source_sha256=sha256_of(content),
@@ -121,6 +121,15 @@ def _load(content: bytes, label: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ModelError(f"{label} holds a {type(loaded).__name__}, no checkpoint; import the .ckpt that CAREamics wrote")
     return loaded
+
+
+def _state_dict(checkpoint: dict[str, Any], label: str) -> dict[str, Any]:
+    weights = checkpoint.get("state_dict")
+    if not isinstance(weights, dict):
+        raise ModelError(
+            f"{label} holds no weights (state_dict); import a .ckpt of the training, from its folder 'checkpoints'"
+        )
+    return weights
 
 
 def _stored_configuration(checkpoint: dict[str, Any], label: str) -> dict[str, Any]:
