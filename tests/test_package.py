@@ -269,8 +269,8 @@ def test_bioimageio_spec_agrees(tmp_path, normalisation, n_dim):
     write_smoothing_package(tmp_path / "smooth", n_dim, 2, smoothing_facts(n_dim, 2, normalisation=normalisation))
     described = load_with_spec(tmp_path / "smooth")
     assert isinstance(described, ModelDescr), described.validation_summary
-    assert [axis.halo for axis in described.outputs[0].axes[2:]] == [1] * n_dim
-    assert [(axis.size.min, axis.size.step) for axis in described.inputs[0].axes[2:]] == [(4, 4)] * n_dim
+    assert [axis.halo for axis in described.outputs[0].axes[2:]] == [2] * n_dim
+    assert [(axis.size.min, axis.size.step) for axis in described.inputs[0].axes[2:]] == [(8, 4)] * n_dim
 
 
 GEOMETRIES = {
@@ -293,13 +293,13 @@ def test_bioimageio_spec_agrees_on_sizes(tmp_path, geometry, output_shape):
     assert isinstance(load_with_spec(tmp_path / "smooth"), ModelDescr)
 
 
-def test_a_halo_is_stated_where_the_test_input_is_large_enough(tmp_path):
+def test_a_halo_is_stated_even_where_the_test_input_is_large_enough(tmp_path):
     geometry = GEOMETRIES["large halo"][0]
     facts = smoothing_facts().model_copy(update={"geometry": geometry})
     package = write_smoothing_package(tmp_path / "smooth", facts=facts)
     y, x = package.files.read_description()["outputs"][0]["axes"][2:]
     assert "halo" not in y
-    assert x["halo"] == 3
+    assert x["halo"] == 4
 
 
 CITES = {

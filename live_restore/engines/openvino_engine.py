@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from live_restore.engines.batches import GraphInput, Shapes, check_shape, fit, misfit
 from live_restore.engines.engine import EngineSpec, FloatArray, Offer, Precision
+from live_restore.engines.openvino_upsampling import fold_upsampling
 from live_restore.errors import EngineError, EngineMismatch
 
 _DEVICE = "CPU"
@@ -61,6 +62,7 @@ class OpenVinoEngine:
         self._core = ov.Core()
         self._options = _options(precision, threads)
         self._model = _read(self._core, onnx)
+        fold_upsampling(ov, self._model)
         self._graph_inputs = [_graph_input(port) for port in self._model.inputs]
         self._requests: OrderedDict[Shapes, Any] = OrderedDict()  # the last used at the end
 

@@ -157,7 +157,7 @@ def normalisation(scheme: Scheme, label: str) -> Normalisation:
     low, high, target_low, target_high = _ranges(scheme)
     frozen = _range(low, high, label)
     if frozen is None:
-        raise ModelError(f"{label} was saved before its normalisation was measured; train it, then import it")
+        raise ModelError(f"{label} was saved before its normalisation was measured; import a checkpoint of the training")
     target = _range(target_low, target_high, label)
     output: Literal["inverse", "frozen", "none"] = "none" if scheme.skip_target else "inverse" if target is None else "frozen"
     low_percentile, high_percentile = scheme.percentiles()
@@ -173,29 +173,26 @@ def normalisation(scheme: Scheme, label: str) -> Normalisation:
     )
 
 
-_Ranges = tuple[list[float] | None, list[float] | None, list[float] | None, list[float] | None]
+_Stat = list[float] | None
 
 
-def _ranges(scheme: Scheme) -> _Ranges:
+def _ranges(scheme: Scheme) -> tuple[_Stat, _Stat, _Stat, _Stat]:
     """Give what becomes 0 and 1 in the input, and what 0 and 1 become in the output."""
     if scheme.name == "mean_std":
-        means, stds, target_means, target_stds = scheme.input_means, scheme.input_stds, scheme.target_means, scheme.target_stds
-        return means, _sum(means, stds, _STD_EPS), target_means, _sum(target_means, target_stds, _STD_EPS)
+        high = _sum(scheme.input_means, scheme.input_stds)
+        return scheme.input_means, high, scheme.target_means, _sum(scheme.target_means, scheme.target_stds)
     if scheme.name == "quantile":
-        high = _sum(scheme.input_upper_quantile_values, None, _RANGE_EPS)
-        return (
-            scheme.input_lower_quantile_values,
-            high,
-            scheme.target_lower_quantile_values,
-            scheme.target_upper_quantile_values,
-        )
-    return scheme.input_mins, _sum(scheme.input_maxes, None, _RANGE_EPS), scheme.target_mins, scheme.target_maxes
+        low, high = scheme.input_lower_quantile_values, scheme.input_upper_quantile_values
+        return low, _raised(high), scheme.target_lower_quantile_values, scheme.target_upper_quantile_values
+    return scheme.input_mins, _raised(scheme.input_maxes), scheme.target_mins, scheme.target_maxes
 
 
-def _sum(first: list[float] | None, second: list[float] | None, eps: float) -> list[float] | None:
-    if first is None:
-        return None
-    return [a + b + eps for a, b in zip(first, second or [0.0] * len(first), strict=False)]
+def _sum(means: _Stat, stds: _Stat) -> _Stat:
+    return None if means is None or stds is None else [mean + std + _STD_EPS for mean, std in zip(means, stds, strict=False)]
+
+
+def _raised(values: _Stat) -> _Stat:
+    return None if values is None else [value + _RANGE_EPS for value in values]
 
 
 def _range(low: list[float] | None, high: list[float] | None, label: str) -> FrozenRange | None:

@@ -172,7 +172,8 @@ def _output_axis(name: str, factor: int, halo: int) -> dict[str, Any]:
 
 def _stated_halo(geometry: Geometry, sizes: tuple[int, ...]) -> list[int]:
     """Per axis the halo, or 0 where bioimage.io cannot state it: it wants a test input larger than two halos."""
-    axes = zip(geometry.halo, geometry.divisible_by, geometry.output_factor, sizes, strict=True)
+    even = [halo + halo % 2 for halo in geometry.halo]  # its older readers refuse odd ones
+    axes = zip(even, geometry.divisible_by, geometry.output_factor, sizes, strict=True)
     return [halo if factor and size >= (2 * halo // step + 1) * step else 0 for halo, step, factor, size in axes]
 
 

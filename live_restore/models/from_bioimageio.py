@@ -114,13 +114,8 @@ def _onnx_entry(description: dict[str, Any]) -> dict[str, Any]:
 def _read_onnx(description: dict[str, Any], files: PackageFiles) -> tuple[bytes, str]:
     """Read the graph, with its weights in it, and the hash of the file as it was found."""
     entry = _onnx_entry(description)
-    onnx = files.read(str(entry["source"]))
-    stated, found = str(entry.get("sha256") or "").lower(), sha256_of(onnx)
-    if stated and stated != found:
-        raise ModelError(
-            f"{files.path.name}: the ONNX file has sha256 {found[:12]}..., its description says {stated[:12]}...: the file is "
-            "damaged or was exchanged; get the package again"
-        )
+    onnx = files.read_unchanged(str(entry["source"]), str(entry.get("sha256") or ""))
+    found = sha256_of(onnx)
     external = entry.get("external_data")
     if isinstance(external, dict):
         onnx = embed_weights(onnx, files.read(str(external.get("source"))))

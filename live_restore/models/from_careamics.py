@@ -12,6 +12,7 @@ from live_restore.errors import ModelError
 from live_restore.models.careamics_config import Algorithm, Configuration, check_configuration, normalisation
 from live_restore.models.conv_weights import check_torch
 from live_restore.models.facts import Architecture
+from live_restore.models.foreign_tensors import entries
 from live_restore.models.imported import Imported, sha256_of
 from live_restore.models.package_files import FILE_LIMIT, PackageFiles, open_files
 
@@ -56,12 +57,13 @@ def read_package(files: PackageFiles) -> Imported:
     description = files.read_description()
     config_name = _config_file(description)
     try:
-        weights_name = str(description["weights"]["pytorch_state_dict"]["source"])
-    except (KeyError, TypeError) as error:
+        weights = description["weights"]["pytorch_state_dict"]
+        weights_name, weights_sha256 = str(weights["source"]), str(weights.get("sha256") or "")
+    except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{files.path.name} has no PyTorch weights; export it from CAREamics again") from error
     if config_name is None:
         raise ModelError(f"{files.path.name} has no {CONFIG_NAME}, so CAREamics did not export it; import another package")
-    content = files.read(weights_name)
+    content = files.read_unchanged(weights_name, weights_sha256)
     config = check_configuration(files.read_yaml(config_name), files.path.name)
     return _imported(
         config,
@@ -72,7 +74,7 @@ def read_package(files: PackageFiles) -> Imported:
         written_by=f"CAREamics {description.get('version', config.version)}",
         name=str(description.get("name") or files.path.stem),
         licence=_text(description.get("license")),
-        authors=tuple(str(author["name"]) for author in description.get("authors") or () if "name" in author),
+        authors=tuple(str(author["name"]) for author in entries(description.get("authors")) if "name" in author),
     )
 
 

@@ -87,8 +87,9 @@ def put_ends(onnx_bytes: bytes, before: Sequence[Pointwise] = (), after: Sequenc
     last = _chain(graph, after, _INNER_OUTPUT, OUTPUT, len(sizes_out), file)
     _set_nodes(graph, [*first, *graph.node, *last])
     _set_ends(file.model, sizes_in, sizes_out)
-    onnx.checker.check_model(file.model)
-    return Ended(file.model.SerializeToString(), len(sizes_in) - 2, sizes_in[1], sizes_out[1], parameters)
+    ended = file.model.SerializeToString()
+    read_onnx(ended)  # still a sound graph
+    return Ended(ended, len(sizes_in) - 2, sizes_in[1], sizes_out[1], parameters)
 
 
 def embed_weights(onnx_bytes: bytes, external: bytes) -> bytes:
@@ -112,14 +113,21 @@ def embed_weights(onnx_bytes: bytes, external: bytes) -> bytes:
         raise ModelError(f"these {len(onnx_bytes)} bytes are no ONNX graph ({error}); get the package again") from error
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            place = {entry.key: entry.value for entry in tensor.external_data}
-            start = int(place.get("offset", 0))
-            end = start + int(place["length"]) if "length" in place else None
-            tensor.raw_data = external[start:end]
+            tensor.raw_data = external[_place(tensor)]
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
     embedded: bytes = model.SerializeToString()
     return embedded
+
+
+def _place(tensor: TensorProto) -> slice:
+    stated = {entry.key: entry.value for entry in tensor.external_data}
+    numbers = (stated.get("offset", "0"), stated.get("length", "0"))
+    for number in numbers:
+        if not number.isdecimal():
+            raise ModelError(f"where its weights lie is given as {number!r}, no number of bytes; export the graph as one file")
+    start, length = map(int, numbers)
+    return slice(start, start + length if "length" in stated else None)
 
 
 def _only(tensors: list[Any], what: str) -> Any:

@@ -78,14 +78,7 @@ class ModelPackage:
 
     def onnx(self) -> bytes:
         """Read the graph; ModelError if it is not the one that the description names."""
-        content = self.files.read(self.weights_name)
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.onnx_sha256:
-            raise ModelError(
-                f"{self.path.name}: '{self.weights_name}' has sha256 {found[:12]}..., its description says "
-                f"{self.onnx_sha256[:12]}...: the file is damaged or was exchanged; get the package again"
-            )
-        return content
+        return self.files.read_unchanged(self.weights_name, self.onnx_sha256)
 
     def test_input(self) -> FloatArray:
         """Read the test input in network units, (N, C, [Z,] Y, X) float32."""

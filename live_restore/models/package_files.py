@@ -5,6 +5,7 @@ and arrays. Whoever made the package is not trusted: sizes are limited, names st
 unpickled. It does not know what the description means.
 """
 
+import hashlib
 import io
 import math
 import zipfile
@@ -95,6 +96,17 @@ class PackageFiles:
             return self._read(name)
         except _BAD_ZIP as error:
             raise ModelError(_not_readable(self.path, name, error)) from error
+
+    def read_unchanged(self, name: str, sha256: str) -> bytes:
+        """Read one file; ModelError if it does not have this hash (hexadecimal; empty: none is known)."""
+        content = self.read(name)
+        found = hashlib.sha256(content).hexdigest()
+        if sha256 and found != sha256.lower():
+            raise ModelError(
+                f"{self.path.name}: '{name}' has sha256 {found[:12]}..., its description says {sha256[:12]}...: the file is "
+                "damaged or was exchanged; get the package again"
+            )
+        return content
 
     def _read(self, name: str) -> bytes:
         if not self.zipped:
