@@ -361,6 +361,10 @@ REFUSED = {
         tensors("inputs", preprocessing=[step("0.5", "zero_mean_unit_variance", axes=["x"])]),
         r"measures along x only; whole images are measured here \(along x, y\)",
     ),
+    "axes without names": (
+        tensors("inputs", preprocessing=[step("0.5", "scale_range", axes=3)]),
+        "'axes' of the step 'scale_range' is 3 where names of axes belong",
+    ),
     "softmax along x": (
         tensors("outputs", postprocessing=[step("0.5", "softmax", axis="x")]),
         "the postprocessing 'softmax' with .* cannot be done",

@@ -146,6 +146,19 @@ def test_the_description_may_be_named_itself(tmp_path):
     assert open_files(tmp_path / "unusual.yaml").read_description() == {"name": "tiny"}
 
 
+def test_a_zip_is_known_by_its_content(tmp_path):
+    with zipfile.ZipFile(tmp_path / "tiny.bioimageio", "w") as archive:
+        archive.writestr("rdf.yaml", "name: tiny")
+    assert open_files(tmp_path / "tiny.bioimageio").read_description() == {"name": "tiny"}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="this user may read everything")
+def test_a_folder_that_may_not_be_read_says_so(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0)
+    with pytest.raises(ModelError, match=r"locked cannot be read .*; check its permissions"):
+        open_files(tmp_path / "locked")
+
+
 def laughs(levels=12):
     lines = ["a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]

@@ -62,6 +62,11 @@ def entries(value: Any) -> list[dict[str, Any]]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
+def words(value: Any) -> list[str]:
+    """Give the words of a list, and nothing of what is no list."""
+    return [entry for entry in value if isinstance(entry, str)] if isinstance(value, list) else []
+
+
 def _tensor(description: dict[str, Any], side: str, label: str) -> ForeignTensor:
     tensors = entries(description.get(side))
     if len(tensors) != 1:
@@ -70,8 +75,8 @@ def _tensor(description: dict[str, Any], side: str, label: str) -> ForeignTensor
     steps = tensor.get("preprocessing" if side == "inputs" else "postprocessing")
     if isinstance(tensor.get("axes"), str):  # format 0.4
         axes = tuple(_OF_LETTERS.get(letter, letter) for letter in tensor["axes"])
-        test_names = description.get(f"test_{side}") or [""]
-        return ForeignTensor(str(tensor.get("name", "")), axes, steps, str(test_names[0]))
+        test_names = words(description.get(f"test_{side}"))
+        return ForeignTensor(str(tensor.get("name", "")), axes, steps, test_names[0] if test_names else "")
     axes = tuple(_axis_name(axis) for axis in entries(tensor.get("axes")))
     test = tensor.get("test_tensor")
     test_name = str(test.get("source", "")) if isinstance(test, dict) else ""

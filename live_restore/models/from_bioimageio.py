@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from live_restore.errors import ModelError
 from live_restore.models import from_careamics
 from live_restore.models.facts import Architecture, Normalisation
-from live_restore.models.foreign_tensors import ForeignTensor, entries, read_tensors
+from live_restore.models.foreign_tensors import ForeignTensor, entries, read_tensors, words
 from live_restore.models.graph_ends import Ended, embed_weights, put_ends
 from live_restore.models.imported import Imported, sha256_of
 from live_restore.models.package_files import PackageFiles, open_files
@@ -157,7 +157,7 @@ def _decide_output(found: Processing, description: dict[str, Any], result: Forei
     """Take the output of a restoring network back to counts, where the description does nothing with it."""
     if "output" in found.scheme or not found.scheme:
         return
-    tags = {str(tag).lower() for tag in description.get("tags") or ()} & _RESTORING
+    tags = {tag.lower() for tag in words(description.get("tags"))} & _RESTORING
     if same_channels and tags and not parse_steps(result.steps):
         found.scheme["output"] = "inverse"
         found.notes.append(

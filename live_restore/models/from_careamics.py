@@ -12,7 +12,7 @@ from live_restore.errors import ModelError
 from live_restore.models.careamics_config import Algorithm, Configuration, check_configuration, normalisation
 from live_restore.models.conv_weights import check_torch
 from live_restore.models.facts import Architecture
-from live_restore.models.foreign_tensors import entries
+from live_restore.models.foreign_tensors import entries, words
 from live_restore.models.imported import Imported, sha256_of
 from live_restore.models.package_files import FILE_LIMIT, PackageFiles, open_files
 
@@ -174,9 +174,10 @@ def _notes(config: Configuration) -> tuple[str, ...]:
 
 def _config_file(description: dict[str, Any]) -> str | None:
     """Find CAREamics' configuration among the attachments, which are a list since format 0.5 and were a dictionary in 0.4."""
-    attachments = description.get("attachments") or ()
-    entries = attachments.get("files", ()) if isinstance(attachments, dict) else attachments
-    names = (str(entry.get("source", "")) if isinstance(entry, dict) else str(entry) for entry in entries)
+    attachments = description.get("attachments")
+    if isinstance(attachments, dict):
+        attachments = attachments.get("files")
+    names = words(attachments) + [str(entry.get("source")) for entry in entries(attachments)]
     return next((name for name in names if Path(name).name == CONFIG_NAME), None)
 
 

@@ -161,7 +161,7 @@ def open_files(path: Path) -> PackageFiles:
         return PackageFiles(path.parent, path.name)
     if path.is_dir():
         return PackageFiles(path, _description_among(_folder_names(path), path))
-    if path.is_file() and path.suffix == ".zip":
+    if path.is_file() and (path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)):
         return PackageFiles(path, _description_among(_zip_names(path), path))
     if path.exists():
         raise ModelError(
@@ -183,7 +183,10 @@ def _description_among(names: list[str], path: Path) -> str:
 
 
 def _folder_names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise ModelError(f"the folder {folder} cannot be read ({error}); check its permissions") from error
 
 
 def _zip_names(path: Path) -> list[str]:

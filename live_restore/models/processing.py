@@ -94,6 +94,8 @@ def _parse_step(raw: Any) -> Step:
         raise ModelError(f"the description has the step {raw!r}, which has no name and settings; correct it")
     name, kwargs = str(raw.get("id") or raw.get("name")), dict(raw.get("kwargs") or {})
     axes = kwargs.get("axes")
+    if not isinstance(axes, str | list | None):
+        raise ModelError(f"'axes' of the step '{name}' is {axes!r} where names of axes belong; correct the description")
     letters = [_LETTERS.get(letter, letter) for letter in axes] if isinstance(axes, str) else axes
     mode = kwargs.get("mode", "fixed" if "name" in raw else None)
     if name == "zero_mean_unit_variance" and mode == "fixed":  # of format 0.4
