@@ -103,7 +103,7 @@ def import_command(
 
     Example: [bold]live-restore import models/my_care -o my_care.bioimageio[/]
     """
-    from live_restore.models.importing import import_model
+    from live_restore.models.foreign.importing import import_model
     from live_restore.models.registry import fact_sheet
 
     with err.status(f"reading {escape(source.name)}"):

@@ -16,9 +16,10 @@ from live_restore.engines.choice import Choice, choose
 from live_restore.engines.engine import Engine, EngineSpec, open_engine
 from live_restore.errors import ImageError
 from live_restore.frames import Restored
-from live_restore.intensity import IntensityRange, Pixels, follow, measure_mean_std, measure_percentiles
-from live_restore.models.facts import FrozenRange, ModelFacts, Normalisation
+from live_restore.intensity import IntensityRange, Pixels, follow
+from live_restore.models.facts import ModelFacts, Normalisation
 from live_restore.models.package import ModelPackage
+from live_restore.models.ranges import as_range, input_range
 from live_restore.restore.pipeline import Network, Progress, no_progress, restore
 from live_restore.restore.procedures import finer_planes, restore_isotropic, restore_upsampled
 from live_restore.restore.tiling import Space, TooLittleMemory
@@ -180,11 +181,12 @@ class Restorer:
     def _measure(self, pixels: Pixels) -> tuple[IntensityRange, IntensityRange | None]:
         """Give the input's and the output's range for this volume."""
         rule = self.normalisation
-        measured = self._rolled(_input_range(pixels, rule)) if rule.mode == "rolling" else _input_range(pixels, rule)
+        measured = input_range(pixels, rule)
+        measured = self._rolled(measured) if rule.mode == "rolling" else measured
         if rule.output == "inverse":
             return measured, _for_channels(measured, self.facts.channels_out)
         if rule.output == "frozen" and rule.output_range is not None:
-            return measured, _frozen(rule.output_range, self.facts.channels_out)
+            return measured, as_range(rule.output_range, self.facts.channels_out)
         return measured, None
 
     def _rolled(self, measured: IntensityRange) -> IntensityRange:
@@ -246,20 +248,6 @@ def _checked_z_factor(facts: ModelFacts, z_factor: float | None) -> float:
     if not factor > 0:
         raise ValueError(f"z_factor must be above 0, got {factor}")
     return factor
-
-
-def _input_range(pixels: Pixels, rule: Normalisation) -> IntensityRange:
-    if rule.mode == "frozen" and rule.frozen is not None:
-        return _frozen(rule.frozen, len(pixels))
-    if rule.measure == "percentiles":
-        return measure_percentiles(pixels, rule.low_percentile, rule.high_percentile, rule.per_channel)
-    if rule.measure == "mean_std":
-        return measure_mean_std(pixels, rule.per_channel)
-    return IntensityRange(np.zeros(len(pixels)), np.ones(len(pixels)))
-
-
-def _frozen(frozen: FrozenRange, channels: int) -> IntensityRange:
-    return IntensityRange(np.broadcast_to(frozen.low, channels), np.broadcast_to(frozen.high, channels))
 
 
 def _for_channels(measured: IntensityRange, channels: int) -> IntensityRange:

@@ -134,7 +134,7 @@ def main() -> None:
 
 def compare(folder: Path, python: str, chosen: argparse.Namespace) -> dict[str, object]:
     """Alternate the workers; medians and ratios."""
-    from live_restore.models.importing import import_model
+    from live_restore.models.foreign.importing import import_model
 
     where = (str(folder), str(folder / "image.npy"))
     workers = {"csbdeep predict": Worker(python, PEER, *where, str(chosen.kernel))}

@@ -21,8 +21,8 @@ import psutil
 import tifffile
 
 from live_restore.models.facts import Architecture, Normalisation
-from live_restore.models.imported import Imported
-from live_restore.models.importing import write_imported
+from live_restore.models.foreign.imported import Imported
+from live_restore.models.foreign.importing import write_imported
 from live_restore.models.nets import build_net
 from live_restore.records.restored import read_provenance
 

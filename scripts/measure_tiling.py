@@ -20,7 +20,7 @@ from live_restore.acquire.simulate.specimen import example_field
 from live_restore.engines.engine import open_engine
 from live_restore.engines.pooling import applying, measuring
 from live_restore.intensity import measure_percentiles
-from live_restore.models.graph import measure_geometry
+from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net
 from live_restore.models.onnx_export import to_onnx
 from live_restore.restore.pipeline import Network, restore

@@ -24,7 +24,7 @@ from live_restore.acquire.simulate.camera import Camera, build_camera
 from live_restore.acquire.simulate.specimen import KINDS, Kind, example_field
 from live_restore.intensity import IntensityRange, measure_percentiles
 from live_restore.models.facts import Architecture, ModelFacts, Normalisation, Provenance
-from live_restore.models.graph import measure_geometry
+from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net
 from live_restore.models.nets.layers import Net
 from live_restore.models.onnx_export import run_net, to_onnx

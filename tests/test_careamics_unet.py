@@ -12,7 +12,7 @@ from careamics_checkpoints import draw, picture, state_dict
 
 from live_restore.engines.engine import open_engine
 from live_restore.errors import ModelError
-from live_restore.models.graph import measure_geometry
+from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net
 from live_restore.models.nets.careamics_unet import CareamicsUnet, load_checkpoint, net_with_weights
 from live_restore.models.onnx_export import run_net, to_onnx

@@ -13,8 +13,8 @@ from tiny_packages import smoothing_graph, write_smoothing_package
 from live_restore.engines.engine import open_engine
 from live_restore.errors import ModelError
 from live_restore.models.facts import FrozenRange
-from live_restore.models.from_bioimageio import read
-from live_restore.models.importing import import_model
+from live_restore.models.foreign.from_bioimageio import read
+from live_restore.models.foreign.importing import import_model
 
 
 def step(version, name, **kwargs):

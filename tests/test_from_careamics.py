@@ -12,9 +12,9 @@ from careamics_checkpoints import STATISTICS, checkpoint, early_checkpoint, pict
 from foreign_packages import zipped
 
 from live_restore.errors import ModelError
-from live_restore.models import from_bioimageio
-from live_restore.models.from_careamics import read
-from live_restore.models.importing import import_model
+from live_restore.models.foreign import from_bioimageio
+from live_restore.models.foreign.from_careamics import read
+from live_restore.models.foreign.importing import import_model
 from live_restore.models.onnx_export import run_net
 
 PLAIN = {"n_dim": 2, "depth": 1, "first_filters": 8}

@@ -14,7 +14,7 @@ from keras_files import care_layers, projection_layers, random_layer, write_care
 
 from live_restore.engines.engine import open_engine
 from live_restore.errors import ModelError
-from live_restore.models import from_csbdeep
+from live_restore.models.foreign import from_csbdeep
 from live_restore.models.onnx_export import run_net, to_onnx
 
 # (options of the network, image size ([Z,] Y, X))

@@ -9,8 +9,8 @@ from keras_files import random_layer, rcan_layers, write_model, write_weights
 
 from live_restore.engines.engine import open_engine
 from live_restore.errors import ModelError
-from live_restore.models import from_rcan
-from live_restore.models.conv_weights import ConvWeights
+from live_restore.models.foreign import from_rcan
+from live_restore.models.foreign.conv_weights import ConvWeights
 from live_restore.models.onnx_export import to_onnx
 
 # (what the file is written with, image size ([Z,] Y, X))

@@ -16,7 +16,7 @@ from small_graphs import graph, net_graph, node, single
 from live_restore.engines.engine import open_engine
 from live_restore.errors import ModelError
 from live_restore.models.facts import Geometry
-from live_restore.models.graph import measure_geometry
+from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net
 from live_restore.models.onnx_export import to_onnx
 

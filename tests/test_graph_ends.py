@@ -9,8 +9,8 @@ from tiny_packages import smoothing_graph, smoothing_tensors
 
 from live_restore.engines.engine import open_engine
 from live_restore.errors import ModelError
-from live_restore.models.graph import measure_geometry
-from live_restore.models.graph_ends import Pointwise, embed_weights, put_ends
+from live_restore.models.foreign.graph_ends import Pointwise, embed_weights, put_ends
+from live_restore.models.geometry.graph import measure_geometry
 
 
 def graph(nodes, names=("image", "result"), shape=(1, 1, 8, 8), kind=TensorProto.FLOAT, opset=18, **options):

@@ -15,12 +15,12 @@ from tiny_packages import smoothing_graph, smoothing_tensors
 from live_restore.engines.engine import open_engine
 from live_restore.errors import ModelError
 from live_restore.intensity import measure_percentiles
-from live_restore.models import importing
-from live_restore.models.example_image import render_counts
 from live_restore.models.facts import Architecture, Normalisation
-from live_restore.models.imported import Imported, sha256_of
-from live_restore.models.importers import BIOIMAGEIO, CAREAMICS, CSBDEEP, RCAN, importer_of, read_source
-from live_restore.models.importing import import_model
+from live_restore.models.foreign import importing
+from live_restore.models.foreign.example_image import render_counts
+from live_restore.models.foreign.imported import Imported, sha256_of
+from live_restore.models.foreign.importers import BIOIMAGEIO, CAREAMICS, CSBDEEP, RCAN, importer_of, read_source
+from live_restore.models.foreign.importing import import_model
 from live_restore.models.package import open_package
 
 # name: what is written, (kind, n_dim, output channels of the graph)
@@ -172,7 +172,7 @@ def test_rendered_images_are_normalised_as_the_facts_say(normalisation):
 
 
 def facts_of(source):
-    from live_restore.models.graph import measure_geometry
+    from live_restore.models.geometry.graph import measure_geometry
 
     return importing.facts_of(source, source.normalisation, measure_geometry(source.onnx), "direct", None)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras_files import care_layers, random_layer, rcan_layers, write_care, write_model, write_projection, write_weights
 
 from live_restore.errors import ModelError
-from live_restore.models.keras_h5 import read_keras_h5, read_layer_names
+from live_restore.models.foreign.keras_h5 import read_keras_h5, read_layer_names
 
 
 def assert_same(convolutions, layers):

@@ -30,7 +30,6 @@ def restorer(tmp_path):
 
 def write_movie(path, shape=(3, 2, 4, 40, 44), names=("DAPI", "GFP"), dtype=np.uint16):
     """An OME-TIFF movie, (T, Z, C, Y, X) on disk; the pixels as (T, C, Z, Y, X)."""
-    times, channels, planes, height, width = shape
     pixels = np.random.default_rng(1).poisson(200, shape).astype(dtype)
     metadata = {
         "axes": "TZCYX",
@@ -209,7 +208,7 @@ def test_no_channel_with_a_model(tmp_path, restorer):
 def test_sizes_that_differ_between_channels(tmp_path):
     write_movie(tmp_path / "stack.tif", (1, 2, 4, 24, 28))
     package = write_smoothing_package(tmp_path / "up", 3, facts=smoothing_facts(3, procedure="upsampling", z_factor=2.0))
-    with Restorer(package, precision="f32") as up, pytest.raises(ImageError, match="different sizes .* --others leave-out"):
+    with Restorer(package, precision="f32") as up, pytest.raises(ImageError, match=r"different sizes .* --others leave-out"):
         restore_files([tmp_path / "stack.tif"], tmp_path / "out.tif", [Assignment(("DAPI",), up)])
 
 

@@ -9,7 +9,7 @@ import pytest
 from live_restore.engines import pooling
 from live_restore.engines.engine import open_engine
 from live_restore.intensity import IntensityRange, measure_percentiles
-from live_restore.models.graph import measure_geometry
+from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net
 from live_restore.models.onnx_export import to_onnx
 from live_restore.restore.pipeline import Network, restore
@@ -63,17 +63,31 @@ class Case:
 
 
 CARE = {"first_filters": 4}
+# depth, kernel, pixels in memory: every tile holds two receptive fields and little more
+DEPTHS_AND_KERNELS = [
+    (1, 3, 70**2),
+    (1, 5, 80**2),
+    (1, 7, 90**2),
+    (2, 3, 90**2),
+    (2, 5, 120**2),
+    (2, 7, 150**2),
+    (3, 3, 130**2),
+    (3, 5, 210**2),
+    (4, 3, 240**2),
+]
 CASES = [
     *(
         Case(f"CARE 2D depth {d} kernel {k}", "care", {"n_dim": 2, "depth": d, "kernel": k, **CARE}, (1, 250, 333), n)
-        for d, k, n in [(1, 3, 70**2), (1, 5, 80**2), (1, 7, 90**2), (2, 3, 90**2), (2, 5, 120**2), (2, 7, 150**2), (3, 3, 130**2), (3, 5, 210**2), (4, 3, 240 * 240)]
+        for d, k, n in DEPTHS_AND_KERNELS
     ),
     Case("CARE 3D", "care", {"n_dim": 3, **CARE}, (1, 21, 90, 101), 24 * 64 * 64),
     Case("CARE 3D depth 1", "care", {"n_dim": 3, "depth": 1, **CARE}, (1, 40, 50, 61), 28 * 32 * 32),
     Case("probabilistic", "care", {"n_dim": 2, "probabilistic": True, **CARE}, (1, 200, 230), 120**2, True),
-    Case("two channels", "care", {"n_dim": 2, "channels_in": 2, "channels_out": 2, **CARE}, (2, 200, 230), 120**2, channels_out=2),
+    Case(
+        "two channels", "care", {"n_dim": 2, "channels_in": 2, "channels_out": 2, **CARE}, (2, 200, 230), 120**2, channels_out=2
+    ),
     Case("projection", "projection_care", {"n_dim": 3, "first_filters": 4}, (1, 6, 260, 250), 6 * 240 * 240),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter, zoom
+from tiny_packages import smoothing_facts, write_smoothing_package
 
 from live_restore.errors import EngineUnavailable, ImageError
 from live_restore.intensity import measure_percentiles
 from live_restore.models.facts import FrozenRange, Normalisation
 from live_restore.restorer import Restorer
-from tiny_packages import smoothing_facts, write_smoothing_package
 
 
 def stack(shape, seed=0):
@@ -106,7 +106,7 @@ def test_isotropic_is_the_geometric_mean_of_both_directions(tmp_path):
     [
         (stack((2, 1, 20, 20)), 2, r"takes 1 channel\(s\).*shape \(2, 1, 20, 20\)"),
         (stack((1, 1, 20, 20)), 3, "restores z-stacks, and this image has a single plane"),
-        (np.full((1, 1, 20, 20), np.nan, np.float32), 2, "400 pixel.* of channel 0, plane 0 are not finite numbers, the first at y=0, x=0"),
+        (np.full((1, 1, 20, 20), np.nan, np.float32), 2, r"400 pixel.* of channel 0, plane 0 .* the first at y=0, x=0"),
     ],
     ids=["channels", "planes", "NaN"],
 )  # fmt: skip

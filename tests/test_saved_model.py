@@ -8,8 +8,8 @@ import tensorflow_files as tf
 from keras_files import care_layers
 
 from live_restore.errors import ModelError
-from live_restore.models.saved_graph import GraphFacts, read_graph
-from live_restore.models.saved_model import is_saved_model, read_saved_model, zip_names
+from live_restore.models.foreign.saved_graph import GraphFacts, read_graph
+from live_restore.models.foreign.saved_model import is_saved_model, read_saved_model, zip_names
 
 GRAPHS = {
     "plain": ({}, True, "linear", ()),

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from live_restore.errors import ModelError
-from live_restore.models.protobuf import fields, first_text, last_number, messages, read_varint
-from live_restore.models.sstable import masked_crc32c, read_table
-from live_restore.models.tensor_bundle import convolutions_of, read_tensors
+from live_restore.models.foreign.protobuf import fields, first_text, last_number, messages, read_varint
+from live_restore.models.foreign.sstable import masked_crc32c, read_table
+from live_restore.models.foreign.tensor_bundle import convolutions_of, read_tensors
 
 DICE = np.random.default_rng(3)
 TENSORS = {

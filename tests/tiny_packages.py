@@ -8,7 +8,7 @@ from scipy.ndimage import uniform_filter
 
 from live_restore.models.facts import Architecture, Geometry, ModelFacts, Normalisation, Provenance
 from live_restore.models.package import ModelPackage, write_package
-from live_restore.models.test_tensors import measure
+from live_restore.models.tensors import measure
 
 
 def smoothing_graph(n_dim=2, channels=1):

@@ -30,7 +30,7 @@ from live_restore.models.description import (
 )
 from live_restore.models.facts import ModelFacts
 from live_restore.models.package_files import DESCRIPTION_NAMES, PackageFiles, open_files
-from live_restore.models.test_tensors import (
+from live_restore.models.tensors import (
     check_test_tensors,
     input_from_file,
     input_to_file,

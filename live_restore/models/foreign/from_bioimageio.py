@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from live_restore.errors import ModelError
-from live_restore.models import from_careamics
 from live_restore.models.facts import Architecture, Normalisation
-from live_restore.models.foreign_tensors import ForeignTensor, entries, read_tensors, words
-from live_restore.models.graph_ends import Ended, embed_weights, put_ends
-from live_restore.models.imported import Imported, sha256_of
+from live_restore.models.foreign import from_careamics
+from live_restore.models.foreign.foreign_tensors import ForeignTensor, entries, read_tensors, words
+from live_restore.models.foreign.graph_ends import Ended, embed_weights, put_ends
+from live_restore.models.foreign.imported import Imported, sha256_of
+from live_restore.models.foreign.processing import Processing, parse_steps, read_postprocessing, read_preprocessing
+from live_restore.models.foreign.trial import Trial, try_out
 from live_restore.models.package_files import PackageFiles, open_files
-from live_restore.models.processing import Processing, parse_steps, read_postprocessing, read_preprocessing
-from live_restore.models.trial import Trial, try_out
 
 FloatArray = NDArray[np.float32]
 

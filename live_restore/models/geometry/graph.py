@@ -1,8 +1,8 @@
 """The geometry of a network, read off its ONNX graph: receptive field, divisibility, memory and arithmetic.
 
 Receives an ONNX graph; hands on `Geometry`. Walks the operations in order with an image so large that its sizes tell the
-axes apart; no pixel is computed. What single operations do is in `live_restore.models.operation_rules`. It does not know which
-network it is, nor tiles.
+axes apart; no pixel is computed. What single operations do is in `operation_rules`. It does not know
+which network it is, nor tiles.
 """
 
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ import numpy as np
 from live_restore.engines.onnx_file import Node, OnnxFile, read_onnx
 from live_restore.errors import ModelError
 from live_restore.models.facts import Geometry
-from live_restore.models.operation_rules import POINTWISE, RULES
-from live_restore.models.reach import Feature, Part, Reach, Value
-from live_restore.models.shape_arithmetic import fold
+from live_restore.models.geometry.operation_rules import POINTWISE, RULES
+from live_restore.models.geometry.reach import Feature, Part, Reach, Value
+from live_restore.models.geometry.shape_arithmetic import fold
 
 # Sizes of the imaginary image, by number of spatial axes: divisible by everything likely, each different.
 _SIZES = {2: (1024 * 45, 1024 * 63), 3: (1024 * 27, 1024 * 45, 1024 * 63)}

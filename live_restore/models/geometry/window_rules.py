@@ -1,7 +1,7 @@
 """The rules for windows: operations that look at a neighbourhood, or change the size of the image.
 
 Each function receives a node and what is known of its inputs, and hands on what is known of its output: see
-`live_restore.models.reach`. It does not know the graph as a whole.
+`live_restore.models.geometry.reach`. It does not know the graph as a whole.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from live_restore.engines.onnx_file import Node
-from live_restore.models.reach import MOST_STEP, Feature, Part, Value, as_feature, plain_axis, space_of
-from live_restore.models.shape_arithmetic import integers
+from live_restore.models.geometry.reach import MOST_STEP, Feature, Part, Value, as_feature, plain_axis, space_of
+from live_restore.models.geometry.shape_arithmetic import integers
 
 
 @dataclass(frozen=True, slots=True)

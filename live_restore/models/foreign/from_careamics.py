@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from live_restore.errors import ModelError
-from live_restore.models.careamics_config import Algorithm, Configuration, check_configuration, normalisation
-from live_restore.models.conv_weights import check_torch
 from live_restore.models.facts import Architecture
-from live_restore.models.foreign_tensors import entries, words
-from live_restore.models.imported import Imported, sha256_of
+from live_restore.models.foreign.careamics_config import Algorithm, Configuration, check_configuration, normalisation
+from live_restore.models.foreign.conv_weights import check_torch
+from live_restore.models.foreign.foreign_tensors import entries, words
+from live_restore.models.foreign.imported import Imported, sha256_of
 from live_restore.models.package_files import FILE_LIMIT, PackageFiles, open_files
 
 CONFIG_NAME = "careamics.yaml"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from live_restore.errors import ModelError
-from live_restore.models.conv_weights import ConvWeights, KernelShape, check_layers
+from live_restore.models.foreign.conv_weights import ConvWeights, KernelShape, check_layers
 
 FIRST_LAYER = "down_level_0_no_0"
 _HEAD = re.compile(r"conv[23]d(?:_(\d+))?")

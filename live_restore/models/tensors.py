@@ -11,9 +11,10 @@ leaves it as it is.
 import numpy as np
 from numpy.typing import NDArray
 
-from live_restore.intensity import IntensityRange, measure_mean_std, measure_percentiles
+from live_restore.intensity import IntensityRange
 from live_restore.models.description import output_range
-from live_restore.models.facts import FrozenRange, ModelFacts, Normalisation
+from live_restore.models.facts import ModelFacts, Normalisation
+from live_restore.models.ranges import as_range, measure
 
 FloatArray = NDArray[np.float32]
 
@@ -61,11 +62,6 @@ def _output_range(facts: ModelFacts) -> IntensityRange | None:
     return IntensityRange(low, low + np.tile((counts.high - counts.low) * channels, 2))
 
 
-def as_range(frozen: FrozenRange) -> IntensityRange:
-    """Give the range of a package as the one that scales images."""
-    return IntensityRange(np.array(frozen.low), np.array(frozen.high))
-
-
 def check_test_tensors(test_input: FloatArray, test_output: FloatArray, facts: ModelFacts) -> None:
     """Refuse test tensors that do not fit the facts, or that other software would normalise once more."""
     channels_out = facts.channels_out * (2 if facts.probabilistic else 1)
@@ -99,13 +95,3 @@ def _check_normalised(image: FloatArray, normalisation: Normalisation) -> None:
             f"{measured.low.tolist()} to {measured.high.tolist()} instead of 0 to 1: scale it by "
             f"live_restore.intensity.measure_{normalisation.measure} first"
         )
-
-
-def measure(image: FloatArray, normalisation: Normalisation) -> IntensityRange:
-    """Measure the range of one image, (C, [Z,] Y, X), as `normalisation` says; ``none`` is 0 to 1."""
-    if normalisation.measure == "mean_std":
-        return measure_mean_std(image, normalisation.per_channel)
-    if normalisation.measure == "percentiles":
-        low, high = normalisation.low_percentile, normalisation.high_percentile
-        return measure_percentiles(image, low, high, normalisation.per_channel)
-    return IntensityRange(np.zeros(len(image)), np.ones(len(image)))

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from live_restore import __version__
 from live_restore.errors import ModelError
-from live_restore.intensity import IntensityRange, measure_mean_std, measure_percentiles
-from live_restore.models.example_image import render_counts
 from live_restore.models.facts import Geometry, ModelFacts, Normalisation, Provenance
-from live_restore.models.imported import Imported
-from live_restore.models.importers import read_source
+from live_restore.models.foreign.example_image import render_counts
+from live_restore.models.foreign.imported import Imported
+from live_restore.models.foreign.importers import read_source
+from live_restore.models.ranges import measure
 
 if TYPE_CHECKING:
     from live_restore.models.package import ModelPackage
@@ -47,7 +47,7 @@ def import_model(  # noqa: PLR0913 (one argument per option of the command)
     Parameters
     ----------
     source : Path
-        What an importer in `live_restore.models.importers` reads.
+        What an importer in `live_restore.models.foreign.importers` reads.
     output : Path
         The package to write: a folder, or a file that ends in ``.zip``.
     name : str, optional
@@ -89,7 +89,7 @@ def write_imported(
     ModelError
         If the network cannot be restored with.
     """
-    from live_restore.models.graph import measure_geometry
+    from live_restore.models.geometry.graph import measure_geometry
     from live_restore.models.package import write_package
 
     onnx = _onnx(imported)
@@ -190,13 +190,7 @@ def _rendered(facts: ModelFacts) -> FloatArray:
     geometry = facts.geometry
     sizes = [-(-size // step) * step for size, step in zip(_TEST_SIZES[geometry.n_dim], geometry.divisible_by, strict=True)]
     counts = render_counts((facts.channels_in, *sizes))
-    return _range(counts, facts.normalisation).scale(counts)[None]  # (1, C, [Z,] Y, X)
-
-
-def _range(counts: NDArray[np.uint16], normalisation: Normalisation) -> IntensityRange:
-    if normalisation.measure == "mean_std":
-        return measure_mean_std(counts, normalisation.per_channel)
-    return measure_percentiles(counts, normalisation.low_percentile, normalisation.high_percentile, normalisation.per_channel)
+    return measure(counts, facts.normalisation).scale(counts)[None]  # (1, C, [Z,] Y, X)
 
 
 def _run(imported: Imported, onnx: bytes, batch: FloatArray) -> FloatArray:

@@ -1,7 +1,7 @@
 """The rules for axes: operations that compute pixel by pixel, cut, join, reorder axes, or take a whole axis together.
 
 Each function receives a node and what is known of its inputs, and hands on what is known of its output: see
-`live_restore.models.reach`. It does not know the graph as a whole.
+`live_restore.models.geometry.reach`. It does not know the graph as a whole.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +13,19 @@ from typing import Any
 import numpy as np
 
 from live_restore.engines.onnx_file import Node
-from live_restore.models.reach import Axis, Feature, Part, Reach, Value, as_feature, plain_axis, space_of, spaces_of, with_axis
-from live_restore.models.shape_arithmetic import Array, integers, slices
+from live_restore.models.geometry.reach import (
+    Axis,
+    Feature,
+    Part,
+    Reach,
+    Value,
+    as_feature,
+    plain_axis,
+    space_of,
+    spaces_of,
+    with_axis,
+)
+from live_restore.models.geometry.shape_arithmetic import Array, integers, slices
 
 
 def pointwise(node: Node, inputs: list[Any]) -> Value:

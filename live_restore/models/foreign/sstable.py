@@ -7,7 +7,7 @@ the values mean.
 from collections.abc import Iterator
 
 from live_restore.errors import ModelError
-from live_restore.models.protobuf import read_varint
+from live_restore.models.foreign.protobuf import read_varint
 
 _FOOTER_BYTES = 48
 _MAGIC = 0xDB4775248B80FB57

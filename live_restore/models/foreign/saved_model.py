@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from live_restore.errors import ModelError
-from live_restore.models.conv_weights import LARGEST_WEIGHTS, ConvWeights
-from live_restore.models.file_kind import check_kind
-from live_restore.models.imported import sha256_of
-from live_restore.models.saved_graph import GraphFacts, read_graph
-from live_restore.models.tensor_bundle import convolutions_of, read_tensors
+from live_restore.models.foreign.conv_weights import LARGEST_WEIGHTS, ConvWeights
+from live_restore.models.foreign.file_kind import check_kind
+from live_restore.models.foreign.imported import sha256_of
+from live_restore.models.foreign.saved_graph import GraphFacts, read_graph
+from live_restore.models.foreign.tensor_bundle import convolutions_of, read_tensors
 
 GRAPH = "saved_model.pb"
 _INDEX = "variables/variables.index"

@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 from live_restore.errors import ModelError
-from live_restore.models.file_kind import kind_of
-from live_restore.models.imported import Imported
+from live_restore.models.foreign.file_kind import kind_of
+from live_restore.models.foreign.imported import Imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,12 @@ class Importer:
     chooses_weights: bool = False
 
 
-CSBDEEP = Importer("a CSBDeep model folder, .h5 or TF_SavedModel.zip", "live_restore.models.from_csbdeep", chooses_weights=True)
-RCAN = Importer("a 3D-RCAN .hdf5 or its folder", "live_restore.models.from_rcan", chooses_weights=True)
-CAREAMICS = Importer("a CAREamics .ckpt", "live_restore.models.from_careamics")
-BIOIMAGEIO = Importer("a bioimage.io package", "live_restore.models.from_bioimageio")
+CSBDEEP = Importer(
+    "a CSBDeep model folder, .h5 or TF_SavedModel.zip", "live_restore.models.foreign.from_csbdeep", chooses_weights=True
+)
+RCAN = Importer("a 3D-RCAN .hdf5 or its folder", "live_restore.models.foreign.from_rcan", chooses_weights=True)
+CAREAMICS = Importer("a CAREamics .ckpt", "live_restore.models.foreign.from_careamics")
+BIOIMAGEIO = Importer("a bioimage.io package", "live_restore.models.foreign.from_bioimageio")
 IMPORTERS = (CSBDEEP, RCAN, CAREAMICS, BIOIMAGEIO)
 
 # Files by which a folder or a zip is recognised; the first that is there decides.
@@ -63,8 +65,8 @@ def importer_of(source: Path) -> Importer:
 
 
 def _importer_of_folder(folder: Path) -> Importer:
-    from live_restore.models.from_csbdeep import CONFIG, EXPORT
-    from live_restore.models.from_rcan import checkpoints
+    from live_restore.models.foreign.from_csbdeep import CONFIG, EXPORT
+    from live_restore.models.foreign.from_rcan import checkpoints
 
     names = sorted(path.name for path in folder.iterdir())
     if telling := _telling(names):
@@ -96,8 +98,8 @@ def _importer_of_file(path: Path) -> Importer:
 
 
 def _importer_of_hdf5(path: Path) -> Importer:
-    from live_restore.models.from_csbdeep import recognises
-    from live_restore.models.keras_h5 import read_layer_names
+    from live_restore.models.foreign.from_csbdeep import recognises
+    from live_restore.models.foreign.keras_h5 import read_layer_names
 
     names = read_layer_names(path)
     if recognises(names):
@@ -110,7 +112,7 @@ def _importer_of_hdf5(path: Path) -> Importer:
 
 
 def _importer_of_zip(path: Path) -> Importer:
-    from live_restore.models.saved_model import zip_names
+    from live_restore.models.foreign.saved_model import zip_names
 
     names = zip_names(path)
     if telling := _telling([name.rpartition("/")[2] for name in names]):

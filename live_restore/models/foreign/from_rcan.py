@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from live_restore.errors import ModelError
-from live_restore.models.conv_weights import ConvWeights, KernelShape, built, check_layers, check_torch, count
 from live_restore.models.facts import Architecture, Normalisation
-from live_restore.models.imported import Imported, sha256_of
-from live_restore.models.keras_h5 import KerasFile, read_keras_h5
+from live_restore.models.foreign.conv_weights import ConvWeights, KernelShape, built, check_layers, check_torch, count
+from live_restore.models.foreign.imported import Imported, sha256_of
+from live_restore.models.foreign.keras_h5 import KerasFile, read_keras_h5
 
 # e.g. weights_087_0.03305121.hdf5: epoch, validation loss
 CHECKPOINT = re.compile(r"weights_(\d+)_(\d+(?:\.\d+)?)\.hdf5")

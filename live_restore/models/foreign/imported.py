@@ -1,6 +1,6 @@
 """What an importer read from somebody else's model, before it becomes a package.
 
-Made by the `from_...` importers, received by `live_restore.models.importing`, which adds what can be measured on the
+Made by the `from_...` importers, received by `live_restore.models.foreign.importing`, which adds what can be measured on the
 network itself (graph, geometry, test images) and writes the package. It does not know how the source was read.
 """
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from live_restore.errors import ModelError
-from live_restore.models.protobuf import fields, first_bytes, first_text, messages, read_varint
+from live_restore.models.foreign.protobuf import fields, first_bytes, first_text, messages, read_varint
 
 _PASSING = ("Identity", "StopGradient")
 _ADDING = ("Add", "AddV2", "AddN")

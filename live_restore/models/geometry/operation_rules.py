@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from live_restore.engines.onnx_file import Node
-from live_restore.models import axis_rules as axes
-from live_restore.models import window_rules as windows
-from live_restore.models.reach import Value
+from live_restore.models.geometry import axis_rules as axes
+from live_restore.models.geometry import window_rules as windows
+from live_restore.models.geometry.reach import Value
 
 Rule = Callable[[Node, list[Any]], Value | list[Value]]
 

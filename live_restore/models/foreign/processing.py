@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from live_restore.errors import ModelError
 from live_restore.models.description import SPACE_AXES
 from live_restore.models.facts import FrozenRange, Normalisation
-from live_restore.models.graph_ends import Pointwise
+from live_restore.models.foreign.graph_ends import Pointwise
 
 _LETTERS = {"b": "batch", "c": "channel", "z": "z", "y": "y", "x": "x"}
 _FLOATS = ("float32", "float64")

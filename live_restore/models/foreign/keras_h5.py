@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from live_restore.errors import ModelError
-from live_restore.models.conv_weights import LARGEST_WEIGHTS, ConvWeights, checked_conv
-from live_restore.models.file_kind import check_kind
+from live_restore.models.foreign.conv_weights import LARGEST_WEIGHTS, ConvWeights, checked_conv
+from live_restore.models.foreign.file_kind import check_kind
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from live_restore.errors import ModelError
-from live_restore.models.conv_weights import LARGEST_WEIGHTS, ConvWeights, checked_conv
-from live_restore.models.protobuf import fields, last_number, messages
-from live_restore.models.sstable import masked_crc32c, read_table
+from live_restore.models.foreign.conv_weights import LARGEST_WEIGHTS, ConvWeights, checked_conv
+from live_restore.models.foreign.protobuf import fields, last_number, messages
+from live_restore.models.foreign.sstable import masked_crc32c, read_table
 
 FloatArray = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from live_restore.engines.engine import open_engine
 from live_restore.errors import EngineError, ModelError
 from live_restore.intensity import IntensityRange
 from live_restore.models.facts import Normalisation
-from live_restore.models.test_tensors import as_range, measure
+from live_restore.models.ranges import as_range, measure
 
 FloatArray = NDArray[np.float32]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from live_restore.errors import ModelError
-from live_restore.models.care_layers import FIRST_LAYER, Options, is_projection, projection_structure, unet_structure
-from live_restore.models.conv_weights import ConvWeights, built, check_torch, count
 from live_restore.models.facts import Architecture, Normalisation
-from live_restore.models.file_kind import kind_of
-from live_restore.models.imported import Imported, sha256_of
-from live_restore.models.keras_h5 import KerasFile, read_keras_h5
-from live_restore.models.saved_model import is_saved_model, read_saved_model
+from live_restore.models.foreign.care_layers import FIRST_LAYER, Options, is_projection, projection_structure, unet_structure
+from live_restore.models.foreign.conv_weights import ConvWeights, built, check_torch, count
+from live_restore.models.foreign.file_kind import kind_of
+from live_restore.models.foreign.imported import Imported, sha256_of
+from live_restore.models.foreign.keras_h5 import KerasFile, read_keras_h5
+from live_restore.models.foreign.saved_model import is_saved_model, read_saved_model
 
 CONFIG = "config.json"
 EXPORT = "TF_SavedModel.zip"

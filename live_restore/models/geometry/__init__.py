@@ -1,0 +1,1 @@
+"""The geometry of a network, read off its ONNX graph."""
