@@ -79,6 +79,8 @@ def plan_channels(
     ImageError
         If a channel is named that the image lacks, or twice, or a model takes another number of channels.
     """
+    if sum(wanted.channels is None for wanted in assignments) > 1:
+        raise ImageError("two models are given for every channel; say which is for which: --model CHANNEL=PACKAGE")
     chosen = {index: part for part in _parts(names, assignments, widths) for index in part.channels[:1]}
     taken = {index for part in chosen.values() for index in part.channels}
     for index, name in enumerate(names):

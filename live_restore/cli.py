@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,6 +42,9 @@ _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; print an error as a sentence and exit with 1, or 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a pipe on Windows may not know every letter of a channel's name
+            stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app(args=arguments)
@@ -48,9 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except (OSError, ValueError, MemoryError) as error:
         _fail(str(error) or type(error).__name__)
-    except KeyboardInterrupt:
-        err.print("[yellow]stopped; the same command goes on from here[/]")
-        sys.exit(130)
 
 
 def _fail(sentence: str) -> None:
@@ -120,7 +121,8 @@ def import_command(
         )
     print_facts(out, package.name, fact_sheet(package))
     out.print(f"\nwritten: [bold]{escape(str(package.path))}[/]")
-    out.print(f"try it:  live-restore restore IMAGE.tif -o RESTORED.ome.tif --model {escape(str(package.path))}")
+    finer = " --z-factor N" if procedure != "direct" and z_factor is None else ""
+    out.print(f'try it:  live-restore restore IMAGE.tif -o RESTORED.ome.tif --model "{escape(str(package.path))}"{finer}')
 
 
 @app.command()
@@ -164,6 +166,7 @@ def engines(
     with Restorer(package) as restorer:
         out.print(f"auto, for model '{escape(package.name)}': [bold]{escape(str(restorer.engine))}[/]")
         out.print(f"because {escape(restorer.choice.why)}")
+        out.print("restore computes in f32 unless told otherwise with --precision")
 
 
 @app.command()
@@ -197,6 +200,9 @@ def restore(
         bool, typer.Option("--widths", help="Also write the Laplace scale that a probabilistic model predicts.")
     ] = False,
     axes: Annotated[str | None, typer.Option(help="Meaning of the axes of a plain TIFF, e.g. TYX or TZCYX.")] = None,
+    sequence: Annotated[
+        Literal["T", "C", "Z"] | None, typer.Option(help="The TIFF files of each input folder are steps along this axis.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="openvino, torch, identity or auto; see: live-restore engines.")] = "auto",
     precision: Annotated[
         Literal["f32", "bf16", "auto"],
@@ -206,7 +212,9 @@ def restore(
         str | None, typer.Option(help="What the network may take, e.g. 4GB. [dim]default: 40 % of what is free[/]")
     ] = None,
     gallery: Annotated[Path | None, typer.Option(help="Also draw a before/after figure (.png or .pdf).")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results, and start over.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing results, and discard half-written ones of another job.")
+    ] = False,
 ) -> None:
     """Restore images with a model package.
 
@@ -216,19 +224,29 @@ def restore(
       [bold]live-restore restore noisy.tif -o restored.ome.tif --model my_care[/]
       [bold]live-restore restore run_1/ -o restored/ --model DAPI=nuclei --model GFP=tubulin --gallery before_after.png[/]
     """
-    from live_restore.offline import Options, restore_files
+    from live_restore.offline import restore_files
+    from live_restore.outputs import Options
 
+    if gallery:
+        _check_figure(gallery)
     opened = _assignments(model, engine, precision, _bytes(memory), normalisation, z_factor)
-    options = Options(others, dtype, widths, f".{format_}", axes, overwrite, samples=gallery is not None)
+    options = Options(others, dtype, widths, f".{format_}", axes, sequence, overwrite, samples=gallery is not None)
     try:
         with Bars(err) as bars:
             outcomes = restore_files(inputs, output, opened, options, bars)
+    except KeyboardInterrupt:
+        err.print("[yellow]stopped; the same command goes on from here[/]")
+        raise typer.Exit(130) from None
     finally:
         for assignment in opened:
             assignment.restorer.close()
     print_outcomes(out, err, outcomes)
+    if widths and not any(assignment.restorer.facts.probabilistic for assignment in opened):
+        err.print("[yellow]warning:[/] --widths: no model here predicts a Laplace scale, so none was written")
     if gallery:
         _draw_gallery(gallery, outcomes, opened)
+    if any(outcome.failure for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 def _assignments(
@@ -248,9 +266,8 @@ def _assignments(
         channels, path = _split_model(text)
         package = open_package(_package_path(path))
         restorer = Restorer(package, engine=engine, precision=precision, memory_bytes=memory, mode=mode, z_factor=z_factor)
-        err.print(
-            f"model [bold]{escape(package.name)}[/] on {escape(str(restorer.engine))} [dim]({escape(restorer.choice.why)})[/]"
-        )
+        why = f" [dim]({escape(restorer.choice.why)})[/]" if precision == "auto" else ""
+        err.print(f"model [bold]{escape(package.name)}[/] on {escape(str(restorer.engine))}{why}")
         assignments.append(Assignment(channels, restorer))
     return assignments
 
@@ -260,7 +277,9 @@ def _split_model(text: str) -> tuple[tuple[str, ...] | None, str]:
     channels, equals, path = text.partition("=")
     if not equals or Path(text).exists():
         return None, text
-    return tuple(channels.split("+")), path
+    if not channels.strip() or not path.strip():
+        raise ValueError(f"--model '{text}' lacks a channel or a package; write CHANNEL=PACKAGE, or the package alone")
+    return tuple(name.strip() for name in channels.split("+")), path.strip()
 
 
 def _package_path(text: str) -> Path:
@@ -281,6 +300,13 @@ def _bytes(text: str | None) -> int | None:
     return int(float(match[1]) * _BYTES[match[2]])
 
 
+def _check_figure(path: Path) -> None:
+    """Refuse what cannot be drawn before the long work, not after it."""
+    if path.suffix.lower() not in (".png", ".pdf"):
+        raise ValueError(f"a figure is .png or .pdf, not '{path.name}'")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _draw_gallery(path: Path, outcomes: "Sequence[Outcome]", used: "Sequence[Assignment[Restorer]]") -> None:
     from live_restore.figures import GalleryRow, gallery
 
@@ -291,7 +317,7 @@ def _draw_gallery(path: Path, outcomes: "Sequence[Outcome]", used: "Sequence[Ass
         for sample in outcome.samples
     ]
     if not rows:
-        err.print("[yellow]no figure: nothing was restored in this run (add --overwrite to restore again)[/]")
+        err.print("[yellow]no figure: no channel came out as it went in[/]")
         return
     gallery(rows[:_GALLERY_ROWS], path)
     shown = f", the first {_GALLERY_ROWS} of {len(rows)} images" if len(rows) > _GALLERY_ROWS else ""
@@ -305,6 +331,7 @@ def score(
         list[Path], typer.Option("--reference", help="High-light images, or folders; paired with the restored by file name.")
     ],
     raw: Annotated[list[Path] | None, typer.Option("--raw", help="Low-light images: also score them, to see the gain.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Meaning of the axes of plain TIFFs, e.g. TYX.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures as JSON.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw them (.png or .pdf).")] = None,
 ) -> None:
@@ -318,9 +345,11 @@ def score(
     from live_restore.pairing import score_files
     from live_restore.score import table, write_figure, write_json
 
+    if figure:
+        _check_figure(figure)
     with Bars(err) as bars:
         bars.image("scoring", 0, 0)
-        scores = score_files(restored, reference, raw or (), scored=bars.count)
+        scores = score_files(restored, reference, raw or (), axes, bars.count)
     out.print(table(scores))
     if json_file:
         write_json(scores, json_file)

@@ -18,7 +18,8 @@ from live_restore.channels import Assignment
 from live_restore.figures import GalleryRow, gallery
 from live_restore.models.package import open_package
 from live_restore.models.registry import bundled_folder
-from live_restore.offline import Listener, Options, restore_files
+from live_restore.offline import Listener, restore_files
+from live_restore.outputs import Options
 from live_restore.restorer import Restorer
 from live_restore.score import Score, score_pair
 

@@ -98,13 +98,25 @@ def measure_mean_std(pixels: Pixels, per_channel: bool = True) -> IntensityRange
     Parameters
     ----------
     pixels : ndarray, (C, ...)
+        Any real dtype.
     per_channel : bool
         False: one range for all channels together.
+
+    Returns
+    -------
+    IntensityRange
+        With one entry per channel.
     """
     groups = list(pixels) if per_channel else [pixels]
-    means = [float(group.mean(dtype=np.float64)) for group in groups]
-    stds = [float(group.std(dtype=np.float64)) for group in groups]
-    return _per_group(groups, [(m, m + s) for m, s in zip(means, stds, strict=True)], len(pixels))
+    moments = [_mean_std(group) for group in groups]
+    return _per_group(groups, [(mean, mean + std) for mean, std in moments], len(pixels))
+
+
+def _mean_std(pixels: Pixels) -> tuple[float, float]:
+    """Mean and standard deviation, plane by plane: no copy of a stack in float64."""
+    mean = float(pixels.mean(dtype=np.float64))
+    squares = sum(float(np.square(plane - mean).sum()) for plane in _planes(pixels))
+    return mean, float(np.sqrt(squares / pixels.size))
 
 
 def _per_group(groups: list[Pixels], measured: list[tuple[float, float]], channels: int) -> IntensityRange:
@@ -160,11 +172,16 @@ def _histogram_percentiles(pixels: Pixels, wanted: tuple[float, float]) -> tuple
     bins = 1 << 8 * pixels.dtype.itemsize
     counts = np.zeros(bins, np.int64)
     # bincount works in int64: plane by plane, so that a stack is never held eight bytes a pixel
-    for plane in pixels.reshape(-1, pixels.shape[-1] * (pixels.shape[-2] if pixels.ndim > 1 else 1)):
+    for plane in _planes(pixels):
         counts += np.bincount(plane, minlength=bins)
     upto = np.cumsum(counts)
     low, high = (_order_statistic(upto, pixels.size, percent) for percent in wanted)
     return low, high
+
+
+def _planes(pixels: Pixels) -> Pixels:
+    """View (..., Y, X) as (planes, Y * X)."""
+    return pixels.reshape(-1, pixels.shape[-1] * (pixels.shape[-2] if pixels.ndim > 1 else 1))
 
 
 def _order_statistic(upto: NDArray[np.int64], size: int, percent: float) -> float:

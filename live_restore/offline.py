@@ -4,58 +4,28 @@ Receives paths, a model for each channel and what to do with the rest; hands on 
 tells a listener how far it is. It does not know how files are laid out, nor how a network is run.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from live_restore import __version__
-from live_restore.channels import Assignment, Others, Part, plan_channels
-from live_restore.errors import ImageError
+from live_restore.channels import Assignment, Part, plan_channels
+from live_restore.errors import EngineError, ImageError, LiveRestoreError
 from live_restore.frames import Restored
 from live_restore.intensity import Pixels
+from live_restore.outputs import Options, Outputs, plan_outputs
+from live_restore.provenance import describe_job, sample
 from live_restore.records.images import Image, ImageInfo, find_inputs, open_images
 from live_restore.records.restored import RestoredInfo, RestoredWriter, create_restored, read_provenance
 from live_restore.restorer import Restorer
 
 # A pixel at the top of the camera's range has lost its intensity; more of them than this is worth a word.
 _SATURATED_SHARE = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user chose, apart from models.
-
-    Attributes
-    ----------
-    others : {"keep", "leave-out"}
-        What happens to channels without a model.
-    dtype : {"float32", "uint16"}
-        Of the restored file; uint16 is rounded and clipped.
-    widths : bool
-        Also write the Laplace scale that a probabilistic network predicts, as further channels.
-    suffix : str
-        Of the files written into a folder, ``.ome.tif`` or ``.ome.zarr``.
-    axes : str or None
-        Meaning of the axes, for TIFF files that do not say.
-    overwrite : bool
-    samples : bool
-        Keep a sample of every restored channel for a gallery.
-    """
-
-    others: Others = "keep"
-    dtype: Literal["float32", "uint16"] = "float32"
-    widths: bool = False
-    suffix: str = ".ome.tif"
-    axes: str | None = None
-    overwrite: bool = False
-    samples: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +45,7 @@ class Outcome:
     Attributes
     ----------
     path : Path
-        The restored file.
+        The restored file; the raw one if it failed.
     volumes : int
         Volumes restored in this run.
     already : int
@@ -84,6 +54,8 @@ class Outcome:
         In words, each once.
     samples : list of Sample
         One per restored channel, from the middle of the movie.
+    failure : LiveRestoreError or None
+        Why this image was not restored.
     """
 
     path: Path
@@ -91,6 +63,7 @@ class Outcome:
     already: int = 0
     warnings: list[str] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    failure: LiveRestoreError | None = None
 
     def warn(self, sentence: str) -> None:
         """Keep a warning, once."""
@@ -146,24 +119,53 @@ def restore_files(
     Returns
     -------
     list of Outcome
-        One per image; an image that an earlier run finished with the same models and options is not restored again.
+        One per image; an image that an earlier run finished with the same models and options is not restored again. Of
+        several images, one that cannot be restored has its `failure` in its outcome.
 
     Raises
     ------
     ImageError
-        If an image cannot be read, does not fit the models, or its output exists already.
+        If a single image cannot be read, does not fit the models, or its output exists already; if two images would
+        become one file, or raw would be replaced.
+    EngineError
+        If the engine fails on a single image.
     """
     chosen, told = options or Options(), listener or Silence()
-    sources = find_inputs(inputs)
-    outcomes = []
+    sources = list(inputs) if chosen.sequence else _without_restored(find_inputs(inputs), inputs)
+    planned = plan_outputs(sources, output, chosen)
+    outcomes = [Outcome(source, failure=failure) for source, failure in planned.unreadable.items()]
     for source in sources:
-        images = open_images(source, chosen.axes)
-        single = len(sources) * len(images) == 1 and output.name.lower().endswith((".tif", ".tiff", ".zarr"))
-        for image in images:
-            path = output if single else output / f"{image.info.name}{chosen.suffix}"
-            with image:
-                outcomes.append(_ImageJob(image, source, path, assignments, chosen, told).run())
+        if source not in planned.unreadable:
+            outcomes += _restore_source(source, planned, assignments, chosen, told)
+    if len(outcomes) == 1 and outcomes[0].failure:
+        raise outcomes[0].failure
     return outcomes
+
+
+def _restore_source(
+    source: Path, planned: Outputs, assignments: Sequence[Assignment[Restorer]], options: Options, told: Listener
+) -> list[Outcome]:
+    """Restore every position of one source; what fails is kept as an outcome, so that the next images get their turn."""
+    outcomes = []
+    sample_sha256 = sample(source)
+    with ExitStack() as opened:
+        images = [opened.enter_context(image) for image in open_images(source, options.axes, options.sequence)]
+        for place, image in enumerate(images):
+            path = planned.paths[source, place]
+            try:
+                outcomes.append(_ImageJob(image, source, sample_sha256, path, assignments, options, told).run())
+            except (ImageError, EngineError) as failure:
+                outcomes.append(Outcome(source, failure=failure))
+    return outcomes
+
+
+def _without_restored(sources: Sequence[Path], inputs: Sequence[Path]) -> list[Path]:
+    """Leave out our own results that lie among the raw images of a folder; one that is named itself is taken."""
+    named = {path.resolve() for path in inputs}
+    kept = [source for source in sources if source.resolve() in named or not read_provenance(source)]
+    if not kept:
+        raise ImageError(f"{inputs[0]} holds restored images only; name the raw ones")
+    return kept
 
 
 class _ImageJob:
@@ -173,6 +175,7 @@ class _ImageJob:
         self,
         image: Image,
         source: Path,
+        sample_sha256: str,
         path: Path,
         assignments: Sequence[Assignment[Restorer]],
         options: Options,
@@ -184,7 +187,7 @@ class _ImageJob:
             raise ImageError(
                 f"no channel of '{image.info.name}' has a model; its channels are {', '.join(image.info.channels)}"
             )
-        self.info = _restored_info(image.info, source, path, self.parts, options)
+        self.info = _restored_info(image.info, source, sample_sha256, path, self.parts, options)
         self.outcome = Outcome(path)
 
     def run(self) -> Outcome:
@@ -192,6 +195,7 @@ class _ImageJob:
         if self._is_finished():
             self.outcome.already = self._volumes()
             self.told.image(self.image.info.name, self._volumes(), self._volumes())
+            self._take_samples()
             return self.outcome
         _warn_of_dtype(self.image.info, self.outcome)
         for note in self.image.info.notes:
@@ -214,7 +218,7 @@ class _ImageJob:
     def _restore_all(self, writer: RestoredWriter) -> None:
         pending = set(writer.pending)
         work = [
-            (time, part, place, any((time, channel) in pending for channel in place))
+            (time, part, place, {channel for channel in place if (time, channel) in pending})
             for time in range(self.image.info.times)
             for part, place in zip(self.parts, _places(self.parts), strict=True)
         ]
@@ -226,36 +230,38 @@ class _ImageJob:
         for time, part, place, missing in work:
             self._step(writer, time, part, place, missing)
 
-    def _step(self, writer: RestoredWriter, time: int, part: Part[Restorer], place: range, missing: bool) -> None:
+    def _step(self, writer: RestoredWriter, time: int, part: Part[Restorer], place: range, missing: set[int]) -> None:
+        """Bring the channels of one part at one time point up to date; `missing` are those not written yet."""
         absent = any((time, channel) in self.image.missing for channel in part.channels)
         if missing and absent:
-            self._leave_black(writer, time, part, place)
+            self._leave_black(writer, time, part, missing)
         elif missing and part.restorer is None:
             writer.write(time, place[0], self.image.volume(time, part.channels[0]))
         elif missing and part.restorer:
-            self._restore_volume(writer, time, part, part.restorer, place)
+            self._restore_volume(writer, time, part, part.restorer, place, missing)
         elif not absent and part.restorer and part.restorer.normalisation.mode == "rolling":
-            part.restorer.observe(self._raw(time, part))
+            part.restorer.observe(self._raw(time, part), part.channels)
 
     def _restore_volume(
-        self, writer: RestoredWriter, time: int, part: Part[Restorer], restorer: Restorer, place: range
+        self, writer: RestoredWriter, time: int, part: Part[Restorer], restorer: Restorer, place: range, missing: set[int]
     ) -> None:
         raw = self._raw(time, part)
-        restored = restorer.restore(raw, self.told.tile)
+        restored = restorer.restore(raw, self.told.tile, part.channels)
         _warn_of_pixels(raw, restored, part, self.outcome)
         for channel, volume in zip(place, _volumes_of(restored, self.options.widths), strict=True):
-            writer.write(time, channel, volume, _said(restored))
+            if channel in missing:
+                writer.write(time, channel, volume, _said(restored, restorer))
         self._keep_samples(time, part, raw, restored)
         self.outcome.volumes += 1
         self.told.volume()
 
-    def _leave_black(self, writer: RestoredWriter, time: int, part: Part[Restorer], place: range) -> None:
+    def _leave_black(self, writer: RestoredWriter, time: int, part: Part[Restorer], missing: set[int]) -> None:
         """Write zeros for what the raw file does not hold."""
         self.outcome.warn(
             f"{', '.join(part.names)}: the raw file lacks planes of some time points; those volumes are left black"
         )
         empty = np.zeros((self.info.planes, self.info.height, self.info.width), self.info.dtype)
-        for channel in place:
+        for channel in sorted(missing):
             writer.write(time, channel, empty)
         if part.restorer:
             self.told.volume()
@@ -265,14 +271,29 @@ class _ImageJob:
             return self.image.volume(time, part.channels[0])[None]  # (1, Z, Y, X), no copy
         return np.stack([self.image.volume(time, channel) for channel in part.channels])  # (C, Z, Y, X)
 
+    def _take_samples(self) -> None:
+        """Take samples from a file that an earlier run finished."""
+        time = self.image.info.times // 2
+        if not self.options.samples or any((time, c) in self.image.missing for part in self.parts for c in part.channels):
+            return
+        (finished,) = open_images(self.info.path)
+        with finished:
+            for part, place in zip(self.parts, _places(self.parts), strict=True):
+                if part.restorer and len(part.names) == len(part.channels):
+                    for channel, name, index in zip(part.channels, part.names, place, strict=True):
+                        self._keep_sample(time, name, self.image.volume(time, channel), finished.volume(time, index))
+
     def _keep_samples(self, time: int, part: Part[Restorer], raw: Pixels, restored: Restored) -> None:
         if not self.options.samples or time != self.image.info.times // 2 or len(raw) != len(restored.pixels):
             return
-        for index, name in enumerate(part.names[: len(restored.pixels)]):
-            title = f"{self.image.info.name}, {name}" + (f", t={time}" if self.image.info.times > 1 else "")
-            title += ", maximum projection" if self.image.info.planes > 1 else ""
-            size = self.image.info.pixel_size_um[2]
-            self.outcome.samples.append(Sample(title, raw[index].max(axis=0), restored.pixels[index].max(axis=0), size))
+        for name, before, after in zip(part.names, raw, restored.pixels, strict=False):
+            self._keep_sample(time, name, before, after)
+
+    def _keep_sample(self, time: int, name: str, raw: Pixels, restored: NDArray[np.float32]) -> None:
+        info = self.image.info
+        title = f"{info.name}, {name}" + (f", t={time}" if info.times > 1 else "")
+        title += ", maximum projection" if info.planes > 1 else ""
+        self.outcome.samples.append(Sample(title, raw.max(axis=0), restored.max(axis=0), info.pixel_size_um[2]))
 
 
 def _places(parts: Sequence[Part[Restorer]]) -> list[range]:
@@ -281,10 +302,15 @@ def _places(parts: Sequence[Part[Restorer]]) -> list[range]:
     return [range(int(a), int(b)) for a, b in pairwise(starts)]
 
 
-def _said(restored: Restored) -> dict[str, object]:
-    """Say of a volume which counts the network saw as 0 and 1, and in how many windows."""
+def _said(restored: Restored, restorer: Restorer) -> dict[str, object]:
+    """Say of a volume which counts the network saw as 0 and 1, in how many windows, and what ran."""
     counts = restored.intensity
-    said: dict[str, object] = {"low": counts.low.tolist(), "high": counts.high.tolist(), "tiles": restored.tiles}
+    said: dict[str, object] = {
+        "low": counts.low.tolist(),
+        "high": counts.high.tolist(),
+        "tiles": restored.tiles,
+        "engine": str(restorer.engine),
+    }
     return {**said, "flat": True} if restored.intensity.guarded else said
 
 
@@ -293,7 +319,7 @@ def _volumes_of(restored: Restored, widths: bool) -> list[NDArray[np.float32]]:
 
 
 def _restored_info(
-    info: ImageInfo, source: Path, path: Path, parts: Sequence[Part[Restorer]], options: Options
+    info: ImageInfo, source: Path, sample_sha256: str, path: Path, parts: Sequence[Part[Restorer]], options: Options
 ) -> RestoredInfo:
     raw_shape = (info.planes, info.height, info.width)
     shapes = {part.restorer.output_shape(raw_shape) if part.restorer else raw_shape for part in parts}
@@ -310,9 +336,9 @@ def _restored_info(
         height=height,
         width=width,
         dtype=np.dtype(options.dtype),
-        pixel_size_um=_finer(info, (planes, height, width)),
+        pixel_size_um=_finer(info, (planes, height, width), parts),
         frame_interval_s=info.frame_interval_s,
-        provenance=_provenance(info, source, parts, options),
+        provenance=describe_job(info, source, sample_sha256, parts, options),
     )
 
 
@@ -324,64 +350,20 @@ def _check_dtype(info: ImageInfo, parts: Sequence[Part[Restorer]], options: Opti
         raise ImageError(f"'{info.name}' has {info.dtype} pixels, which uint16 would round; write it as float32")
 
 
-def _finer(info: ImageInfo, shape: tuple[int, int, int]) -> tuple[float | None, float | None, float | None]:
+def _finer(
+    info: ImageInfo, shape: tuple[int, int, int], parts: Sequence[Part[Restorer]]
+) -> tuple[float | None, float | None, float | None]:
     """Pixel sizes (z, y, x) of the restored image, where sizes grew."""
     before = (info.planes, info.height, info.width)
     z, y, x = (
         size * old / new if size is not None and new > old else size
         for size, old, new in zip(info.pixel_size_um, before, shape, strict=True)
     )
+    interpolated = any(part.restorer and part.restorer.facts.procedure != "direct" for part in parts)
+    step = info.pixel_size_um[0]
+    if interpolated and step is not None and shape[0] > info.planes > 1:
+        z = step * (info.planes - 1) / (shape[0] - 1)  # interpolation keeps both end planes where they are
     return z, y, x
-
-
-def _provenance(info: ImageInfo, source: Path, parts: Sequence[Part[Restorer]], options: Options) -> dict[str, object]:
-    """Say how this file came about; the same input, models and options give the same words, hence the fingerprint."""
-    made: dict[str, object] = {
-        "software": f"live_restore {__version__}",
-        "note": "restored pixels are a prediction; the raw image is the record",
-        "source": {
-            "name": source.name,
-            "image": info.name,
-            "bytes": _size(source),
-            "begins_sha256": _beginning(source),
-            "dtype": str(info.dtype),
-        },
-        "channels": [_part_provenance(part) for part in parts],
-        "options": {"dtype": options.dtype, "others": options.others, "widths": options.widths, "axes": options.axes},
-    }
-    made["fingerprint"] = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
-    return made
-
-
-def _part_provenance(part: Part[Restorer]) -> dict[str, object]:
-    if part.restorer is None:
-        return {"names": list(part.names), "raw_channels": list(part.channels), "model": None}
-    restorer = part.restorer
-    return {
-        "names": list(part.names),
-        "raw_channels": list(part.channels),
-        "model": restorer.package.name,
-        "model_sha256": restorer.package.onnx_sha256,
-        "engine": str(restorer.engine),
-        "precision": restorer.engine.precision,
-        "normalisation": restorer.normalisation.model_dump(mode="json"),
-        "procedure": restorer.facts.procedure,
-        "z_factor": restorer.z_factor,
-    }
-
-
-def _size(source: Path) -> int:
-    if source.is_dir():
-        return sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
-    return source.stat().st_size
-
-
-def _beginning(source: Path) -> str:
-    """Hash of the first megabyte: tells another file of the same name and size apart, without reading it all."""
-    if source.is_dir():
-        return hashlib.sha256("".join(sorted(f.name for f in source.rglob("*"))).encode()).hexdigest()
-    with source.open("rb") as file:
-        return hashlib.sha256(file.read(1 << 20)).hexdigest()
 
 
 def _warn_of_dtype(info: ImageInfo, outcome: Outcome) -> None:

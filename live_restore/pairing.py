@@ -4,17 +4,17 @@ Receives paths of restored, reference and perhaps raw images; hands on one `Scor
 score is computed, nor how files are laid out.
 """
 
-import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from live_restore.errors import ImageError
 from live_restore.records.images import Image, find_inputs, open_images
+from live_restore.records.names import stem
 from live_restore.score import Score, score_pair
 
 # Channels that restoration adds or passes through; they are no restored intensities.
 _NOT_RESTORED = (" (raw)", " (Laplace scale)")
-_SUFFIX = re.compile(r"(\.ome)?\.(tiff?|zarr)$", re.IGNORECASE)
 
 
 def score_files(
@@ -58,7 +58,7 @@ def score_files(
 def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in find_inputs(paths):
-        name = _SUFFIX.sub("", path.name)
+        name = stem(path)
         if name in found:
             raise ImageError(f"two images are called '{name}': {found[name]} and {path}; score them in two runs")
         found[name] = path
@@ -78,22 +78,29 @@ def _partners(mine: dict[str, Path], others: dict[str, Path], kind: str) -> dict
 
 
 def _score_file(restored: Path, reference: Path, raw: Path | None, axes: str | None) -> list[Score]:
-    scores = []
-    images, targets = open_images(restored, axes), open_images(reference, axes)
-    raws: list[Image] = open_images(raw, axes) if raw else []
-    if len({len(images), len(targets), len(raws) or len(images)}) > 1:
-        raise ImageError(f"{restored.name} has {len(images)} positions, {reference.name} {len(targets)}; they cannot be paired")
-    for place, image in enumerate(images):
-        with image, targets[place] as target:
-            scores += _score_image(image, target, raws[place] if raws else None)
-    for image in raws:
-        image.close()
-    return scores
+    with ExitStack() as opened:
+        images = [opened.enter_context(image) for image in open_images(restored, axes)]
+        targets = [opened.enter_context(image) for image in open_images(reference, axes)]
+        raws = [opened.enter_context(image) for image in open_images(raw, axes)] if raw else []
+        partners = [(reference, targets), *([(raw, raws)] if raw else [])]
+        for path, others in partners:
+            if len(others) != len(images):
+                raise ImageError(
+                    f"{restored.name} has {len(images)} positions, {path.name} {len(others)}; they cannot be paired"
+                )
+        scores = []
+        for place, image in enumerate(images):
+            scores += _score_image(image, targets[place], raws[place] if raws else None)
+        return scores
 
 
 def _score_image(image: Image, target: Image, raw: Image | None) -> list[Score]:
-    if image.info.times != target.info.times:
-        raise ImageError(f"'{image.info.name}' has {image.info.times} time points, its reference {target.info.times}")
+    for other in (target, *([raw] if raw else [])):
+        if image.info.times != other.info.times:
+            raise ImageError(
+                f"'{image.info.name}' has {image.info.times} time points, '{other.info.name}' {other.info.times}; "
+                "score images of the same length"
+            )
     scores = []
     for time in range(image.info.times):
         for channel, name in enumerate(image.info.channels):

@@ -100,17 +100,25 @@ def print_engines(console: Console, statuses: "Sequence[EngineStatus]") -> None:
 
 def print_outcomes(out: Console, err: Console, outcomes: "Sequence[Outcome]") -> None:
     """Print what was restored and what deserves a warning, the same warning once for all images it concerns."""
-    warned: dict[str, int] = {}
-    for outcome in outcomes:
+    done = [outcome for outcome in outcomes if not outcome.failure]
+    warned: dict[str, list[str]] = {}
+    for outcome in done:
         for sentence in outcome.warnings:
-            warned[sentence] = warned.get(sentence, 0) + 1
-    for sentence, images in warned.items():
-        many = f" ({images} images)" if images > 1 else ""
-        err.print(f"[yellow]warning:[/] {escape(sentence)}{many}")
+            warned.setdefault(sentence, []).append(outcome.path.name)
+    for sentence, names in warned.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        where = f" [dim]({escape(', '.join(names[:3]))}{more})[/]" if len(outcomes) > 1 else ""
+        err.print(f"[yellow]warning:[/] {escape(sentence)}{where}")
+    for outcome in outcomes:
+        if outcome.failure:
+            err.print(f"[bold red]not restored:[/] {escape(outcome.path.name)}: {escape(str(outcome.failure))}")
+    if not done:
+        return
+    outcomes = done
     volumes, already = sum(o.volumes for o in outcomes), sum(o.already for o in outcomes)
     earlier = f", {already} by an earlier run" if already else ""
-    where = outcomes[0].path if len(outcomes) == 1 else outcomes[0].path.parent
-    out.print(f"restored {volumes} volume(s) of {len(outcomes)} image(s){earlier}: [bold]{escape(str(where))}[/]")
+    folder = outcomes[0].path if len(outcomes) == 1 else outcomes[0].path.parent
+    out.print(f"restored {volumes} volume(s) of {len(outcomes)} image(s){earlier}: [bold]{escape(str(folder))}[/]")
 
 
 def print_demo(console: Console, shown: "Shown") -> None:

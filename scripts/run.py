@@ -10,6 +10,7 @@ follows the command is passed on: `python scripts/run.py test -k tiling`, `pytho
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -73,11 +74,16 @@ def run_checks(rest: list[str]) -> int:
     for name, (tool, *words) in checks.items():
         say(f"{name}: {' '.join((tool, *words))}")
         began = time.perf_counter()
-        code = subprocess.run([str(PYTHON.with_name(tool)), *words], cwd=ROOT, check=False).returncode
+        code = subprocess.run([find(tool), *words], cwd=ROOT, check=False).returncode
         say(f"{name}: {'ok' if code == 0 else 'FAILED'} in {time.perf_counter() - began:.0f} s")
         failed += [name] if code else []
     say(f"failed: {', '.join(failed)}" if failed else "every check passed")
     return 1 if failed else 0
+
+
+def find(tool: str) -> str:
+    """Path of a tool in the virtual environment, whatever its suffix."""
+    return shutil.which(tool, path=str(PYTHON.parent)) or tool
 
 
 def say(sentence: str) -> None:

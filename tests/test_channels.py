@@ -6,7 +6,7 @@ import pytest
 
 from live_restore.channels import Assignment, plan_channels
 from live_restore.errors import ImageError
-from live_restore.models.facts import Architecture, Geometry, ModelFacts, Provenance
+from live_restore.models.facts import Architecture, Geometry, ModelFacts, Normalisation, Provenance
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ def model(name="m", channels_in=1, channels_out=1, probabilistic=False):
         geometry=geometry,
         channels_in=channels_in,
         channels_out=channels_out,
+        normalisation=Normalisation(output="inverse" if channels_in == channels_out else "none"),
         probabilistic=probabilistic,
         provenance=provenance,
     )
@@ -67,10 +68,11 @@ def test_plan(case):
     [
         (["DAPI"], [(("GFP",), ONE)], "no channel 'GFP' in this image; it has 'DAPI'"),
         (["DAPI", "GFP"], [(("GFP",), ONE), (("GFP",), ONE)], "channel 'GFP' is given to two models"),
+        (["A", "B"], [(None, ONE), (None, TWO)], "two models are given for every channel"),
         (["A"], [(None, TWO)], r"takes 2 channels together, and this image offers 1 \('A'\)"),
         (["A", "B"], [(("A", "A"), TWO)], "channel 'A' is given to two models"),
     ],
-    ids=["unknown", "twice", "too few", "same twice in one"],
+    ids=["unknown", "twice", "two for all", "too few", "same twice in one"],
 )
 def test_a_plan_that_cannot_be(names, assigned, message):
     with pytest.raises(ImageError, match=message):

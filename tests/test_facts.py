@@ -19,6 +19,17 @@ REFUSED = {
     "frozen without range": (lambda: Normalisation(mode="frozen"), "mode 'frozen' needs the field 'frozen'"),
     "output without range": (lambda: Normalisation(output="frozen"), "output 'frozen' needs the field 'output_range'"),
     "isotropic in 3D": (lambda: smoothing_facts(3, procedure="isotropic"), "'isotropic' needs a 2D network"),
+    "inverse of other channels": (
+        lambda: type(smoothing_facts()).model_validate({**smoothing_facts().model_dump(), "channels_in": 2}),
+        "output 'inverse' needs as many channels out as in; the model has 2 in and 1 out",
+    ),
+    "isotropic that enlarges": (
+        lambda: smoothing_facts(2, procedure="isotropic").model_validate(
+            smoothing_facts(2, procedure="isotropic").model_dump()
+            | {"geometry": {**smoothing_facts().geometry.model_dump(), "output_factor": (2, 2)}}
+        ),
+        r"keeps sizes; got \(2, 2\)",
+    ),
     "upsampling in 2D": (lambda: smoothing_facts(2, procedure="upsampling"), "'upsampling' needs a 3D network"),
     "channels of the range": (
         lambda: smoothing_facts(2, 2, normalisation=Normalisation(mode="frozen", frozen=THREE)),

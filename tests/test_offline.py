@@ -15,7 +15,8 @@ from tiny_packages import smoothing_facts, write_smoothing_package
 from live_restore.channels import Assignment
 from live_restore.errors import ImageError
 from live_restore.models.facts import Normalisation
-from live_restore.offline import Options, restore_files
+from live_restore.offline import restore_files
+from live_restore.outputs import Options
 from live_restore.records.images import open_images
 from live_restore.records.restored import read_provenance
 from live_restore.restorer import Restorer
@@ -115,6 +116,7 @@ from pathlib import Path
 from live_restore.channels import Assignment
 from live_restore.models.package import open_package
 from live_restore.offline import Silence, restore_files
+from live_restore.outputs import Options
 from live_restore.restorer import Restorer
 class Slow(Silence):
     def volume(self):
@@ -157,7 +159,7 @@ def test_upsampling_makes_planes_finer(tmp_path):
     (image,) = open_images(outcome.path)
     with image:
         assert image.info.planes == 8
-        assert image.info.pixel_size_um == pytest.approx((0.2, 0.1, 0.1))
+        assert image.info.pixel_size_um == pytest.approx((0.4 * 3 / 7, 0.1, 0.1))
 
 
 def test_warnings_of_what_the_camera_did(tmp_path, restorer):
@@ -225,3 +227,152 @@ def test_provenance_says_how_each_volume_was_scaled(tmp_path, restorer):
     volumes = read_provenance(outcome.path)["volumes"]
     assert len(volumes) == 6 and json.dumps(volumes)
     assert all(len(volume["low"]) == 1 and volume["low"] < volume["high"] for volume in volumes)
+
+
+def test_the_raw_image_of_another_input_is_never_replaced(tmp_path, restorer):
+    """Both would be called img.ome.tif, and the folder of results is the folder of one of them."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_movie(tmp_path / folder / "img.ome.tif", (1, 1, 1, 32, 32), ("c",))
+    before = (tmp_path / "a" / "img.ome.tif").read_bytes()
+    with pytest.raises(ImageError, match="would replace or enter the raw image"):
+        restore_files([tmp_path / "b" / "img.ome.tif"], tmp_path / "b", [Assignment(None, restorer)], Options(overwrite=True))
+    inputs = [tmp_path / "b" / "img.ome.tif", tmp_path / "a" / "img.ome.tif"]
+    with pytest.raises(ImageError, match=r"would both become|would replace or enter the raw image"):
+        restore_files(inputs, tmp_path / "a", [Assignment(None, restorer)], Options(overwrite=True))
+    assert (tmp_path / "a" / "img.ome.tif").read_bytes() == before
+
+
+def test_two_images_never_become_one_file(tmp_path, restorer):
+    for name in ("img.tif", "IMG.ome.tif"):
+        write_movie(tmp_path / name, (1, 1, 1, 32, 32), ("c",))
+    with pytest.raises(ImageError, match=r"img\.tif and .*IMG\.ome\.tif would both become|would both become"):
+        restore_files([tmp_path / "img.tif", tmp_path / "IMG.ome.tif"], tmp_path / "out", [Assignment(None, restorer)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_name_for_several_images(tmp_path, restorer):
+    for name in ("a.tif", "b.tif"):
+        write_movie(tmp_path / name, (1, 1, 1, 32, 32), ("c",))
+    with pytest.raises(ImageError, match=r"'out\.ome\.tif' is one file, and these are 2 images; give a folder"):
+        restore_files([tmp_path / "a.tif", tmp_path / "b.tif"], tmp_path / "out.ome.tif", [Assignment(None, restorer)])
+
+
+def test_another_recording_of_the_same_name_is_not_taken_for_the_first(tmp_path, restorer):
+    """An OME-Zarr folder: the same file names and sizes, other pixels."""
+    import zarr
+
+    for seed in (0, 1):
+        group = zarr.open_group(tmp_path / "raw.zarr", mode="w", zarr_format=2)
+        pixels = np.random.default_rng(seed).poisson(200, (32, 32)).astype(np.uint16)
+        group.create_array("0", data=pixels, compressors=None)
+        axes = [{"name": name, "type": "space"} for name in "yx"]
+        scale = [{"coordinateTransformations": [{"type": "scale", "scale": [1, 1]}], "path": "0"}]
+        group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": scale}]
+        if seed == 0:
+            restore_files([tmp_path / "raw.zarr"], tmp_path / "out.tif", [Assignment(None, restorer)])
+    with pytest.raises(ImageError, match=r"out\.tif exists already"):
+        restore_files([tmp_path / "raw.zarr"], tmp_path / "out.tif", [Assignment(None, restorer)])
+
+
+def test_a_run_stopped_between_two_channels_of_one_model_goes_on(tmp_path):
+    raw = write_movie(tmp_path / "movie.tif", (2, 2, 1, 32, 32))
+    package = write_smoothing_package(tmp_path / "two", 2, 2, facts=smoothing_facts(2, 2))
+    with Restorer(package, precision="f32") as restorer:
+        job = [Assignment(None, restorer)]
+        restore_files([tmp_path / "movie.tif"], tmp_path / "whole.tif", job)
+        process = [sys.executable, "-c", textwrap.dedent(HALF_A_PART), str(package.path), str(tmp_path)]
+        assert subprocess.run(process, capture_output=True, text=True, check=False).returncode == 9
+        (outcome,) = restore_files([tmp_path / "movie.tif"], tmp_path / "half.tif", job)
+    assert outcome.volumes >= 1
+    (one,), (other,) = open_images(tmp_path / "half.tif"), open_images(tmp_path / "whole.tif")
+    with one, other:
+        for time in range(2):
+            for channel in range(2):
+                np.testing.assert_array_equal(one.volume(time, channel), other.volume(time, channel))
+    assert raw.shape == (2, 2, 1, 32, 32)
+
+
+HALF_A_PART = """
+import os, sys
+from pathlib import Path
+from live_restore import offline
+from live_restore.channels import Assignment
+from live_restore.models.package import open_package
+from live_restore.restorer import Restorer
+begin = offline.create_restored
+def stopping(*words, **options):
+    writer = begin(*words, **options)
+    write = writer.write
+    def once(time, channel, volume, said=None):
+        write(time, channel, volume, said)
+        if (time, channel) == (1, 0):
+            os._exit(9)
+    writer.write = once
+    return writer
+offline.create_restored = stopping
+with Restorer(open_package(Path(sys.argv[1])), precision="f32") as restorer:
+    folder = Path(sys.argv[2])
+    offline.restore_files([folder / "movie.tif"], folder / "half.tif", [Assignment(None, restorer)])
+"""
+
+
+def test_a_folder_of_files_as_one_movie(tmp_path, restorer):
+    (tmp_path / "run").mkdir()
+    for time in range(3):
+        tifffile.imwrite(tmp_path / "run" / f"t{time}.tif", np.full((32, 32), 100 + time, np.uint16))
+    options = Options(sequence="T")
+    (outcome,) = restore_files([tmp_path / "run"], tmp_path / "out.ome.tif", [Assignment(None, restorer)], options)
+    (image,) = open_images(outcome.path)
+    with image:
+        assert image.info.times == 3
+
+
+def test_one_bad_image_does_not_end_the_batch(tmp_path, restorer):
+    bad = np.full((32, 32), np.nan, np.float32)
+    (tmp_path / "in").mkdir()
+    write_movie(tmp_path / "in" / "a.tif", (1, 1, 1, 32, 32), ("c",))
+    tifffile.imwrite(tmp_path / "in" / "b.tif", bad)
+    (tmp_path / "in" / "c.tif").write_bytes(b"no image")
+    write_movie(tmp_path / "in" / "d.tif", (1, 1, 1, 32, 32), ("c",))
+    outcomes = restore_files([tmp_path / "in"], tmp_path / "out", [Assignment(None, restorer)])
+    assert sorted(o.path.name for o in outcomes if not o.failure) == ["a.ome.tif", "d.ome.tif"]
+    assert {o.path.name for o in outcomes if o.failure} == {"b.tif", "c.tif"}
+
+
+def test_results_among_the_raw_images_are_not_restored_again(tmp_path, restorer):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_movie(folder / "a.tif", (1, 1, 1, 32, 32), ("c",))
+    for volumes in (1, 0):
+        (outcome,) = restore_files([folder], folder, [Assignment(None, restorer)])
+        assert (outcome.path.name, outcome.volumes) == ("a.ome.tif", volumes)
+    (folder / "a.tif").unlink()
+    with pytest.raises(ImageError, match="holds restored images only"):
+        restore_files([folder], tmp_path / "out", [Assignment(None, restorer)])
+
+
+def test_overwrite_replaces_nothing_that_is_not_ours(tmp_path, restorer):
+    write_movie(tmp_path / "a.tif", (1, 1, 1, 32, 32), ("c",))
+    other = tmp_path / "other.tif"
+    write_movie(other, (1, 1, 1, 32, 32), ("c",))
+    before = other.read_bytes()
+    with pytest.raises(ImageError, match="was not written by live_restore, and raw images are never replaced"):
+        restore_files([tmp_path / "a.tif"], other, [Assignment(None, restorer)], Options(overwrite=True))
+    assert other.read_bytes() == before
+
+
+def test_samples_come_from_a_finished_file_too(tmp_path, restorer):
+    write_movie(tmp_path / "a.tif", (1, 2, 3, 32, 32))
+    job = ([tmp_path / "a.tif"], tmp_path / "out.ome.tif", [Assignment(None, restorer)], Options(samples=True))
+    (first,), (second,) = restore_files(*job), restore_files(*job)
+    assert [s.title for s in first.samples] == ["a, DAPI, maximum projection", "a, GFP, maximum projection"]
+    for one, other in zip(first.samples, second.samples, strict=True):
+        assert one.title == other.title
+        np.testing.assert_array_equal(one.restored, other.restored)
+
+
+def test_a_name_of_a_file_that_is_not_written(tmp_path, restorer):
+    write_movie(tmp_path / "a.tif", (1, 1, 1, 32, 32), ("c",))
+    with pytest.raises(ImageError, match=r"cannot write 'out\.png'"):
+        restore_files([tmp_path / "a.tif"], tmp_path / "out.png", [Assignment(None, restorer)])

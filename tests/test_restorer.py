@@ -46,7 +46,7 @@ def test_memory_changes_tiles_and_nothing_else(tmp_path, memory_bytes):
 def test_too_little_memory_is_said_in_bytes(tmp_path):
     with (
         opened(tmp_path, memory_bytes=100) as restorer,
-        pytest.raises(ImageError, match=r"with --memory 100 bytes .* needs at least 1440 bytes"),
+        pytest.raises(ImageError, match=r"in 0\.0001 MB of memory .* needs at least 0\.00144 MB"),
     ):
         restorer.restore(stack((1, 1, 64, 64)))
 
@@ -80,6 +80,45 @@ def test_observing_moves_the_rolling_range_as_restoring_does(tmp_path):
         assert restorer.restore(bright).intensity.high[0] == restored
 
 
+def test_each_movie_has_its_own_rolling_range(tmp_path):
+    dim, bright = stack((1, 1, 32, 32)), stack((1, 1, 32, 32)) * 10
+    with opened(tmp_path, mode="rolling") as restorer:
+        first = restorer.restore(dim, movie="DAPI").intensity.high[0]
+        assert restorer.restore(bright, movie="GFP").intensity.high[0] == pytest.approx(10 * first)
+        assert restorer.restore(dim, movie="DAPI").intensity.high[0] == pytest.approx(first)
+
+
+def test_a_dark_first_volume_starts_no_rolling_range(tmp_path):
+    dark, lit = np.full((1, 1, 32, 32), 100, np.uint16), stack((1, 1, 32, 32))
+    with opened(tmp_path, mode="rolling") as restorer:
+        assert restorer.restore(dark).intensity.guarded
+        measured = measure_percentiles(lit)
+        assert restorer.restore(lit).intensity.high[0] == measured.high[0]
+
+
+def test_observing_an_upsampled_movie_sees_what_restoring_sees(tmp_path):
+    first, second = stack((1, 5, 24, 28)), stack((1, 5, 24, 28), 1) * 3
+    facts = smoothing_facts(3, procedure="upsampling", z_factor=3)
+    with opened(tmp_path, facts, n_dim=3, mode="rolling") as restorer:
+        restorer.restore(first)
+        expected = restorer.restore(second).intensity.high[0]
+        restorer.reset()
+        restorer.observe(first)
+        assert restorer.restore(second).intensity.high[0] == expected
+
+
+def test_frozen_can_be_asked_for_where_a_model_has_it(tmp_path):
+    normalisation = Normalisation(mode="volume", frozen=FrozenRange(low=(100,), high=(500,)))
+    with opened(tmp_path, smoothing_facts(normalisation=normalisation), mode="frozen") as restorer:
+        assert restorer.restore(stack((1, 1, 20, 20))).intensity.high[0] == 500
+
+
+def test_isotropic_needs_a_stack(tmp_path):
+    facts = smoothing_facts(2, procedure="isotropic", z_factor=2.0)
+    with opened(tmp_path, facts) as restorer, pytest.raises(ImageError, match="restores z-stacks"):
+        restorer.restore(stack((1, 1, 20, 20)))
+
+
 def test_upsampling_gives_finer_stacks(tmp_path):
     raw = stack((1, 5, 24, 28))
     with opened(tmp_path, smoothing_facts(3, procedure="upsampling", z_factor=3), n_dim=3) as restorer:
@@ -106,9 +145,10 @@ def test_isotropic_is_the_geometric_mean_of_both_directions(tmp_path):
     [
         (stack((2, 1, 20, 20)), 2, r"takes 1 channel\(s\).*shape \(2, 1, 20, 20\)"),
         (stack((1, 1, 20, 20)), 3, "restores z-stacks, and this image has a single plane"),
+        (np.full((1, 1, 20, 20), 1e300), 2, r"1e\+300, beyond what float32 holds"),
         (np.full((1, 1, 20, 20), np.nan, np.float32), 2, r"400 pixel.* of channel 0, plane 0 .* the first at y=0, x=0"),
     ],
-    ids=["channels", "planes", "NaN"],
+    ids=["channels", "planes", "float64", "NaN"],
 )  # fmt: skip
 def test_volumes_that_do_not_fit(tmp_path, raw, n_dim, message):
     with opened(tmp_path, n_dim=n_dim) as restorer, pytest.raises(ImageError, match=message):
@@ -118,14 +158,20 @@ def test_volumes_that_do_not_fit(tmp_path, raw, n_dim, message):
 @pytest.mark.parametrize(
     ("facts", "options", "error", "message"),
     [
+        ({}, {"memory_bytes": 0}, ValueError, "a memory of 0 bytes holds nothing"),
         ({}, {"mode": "frozen"}, ValueError, "this model has no frozen percentiles"),
         ({"normalisation": Normalisation(measure="none")}, {"mode": "rolling"}, ValueError, "measures nothing on the image"),
         ({}, {"z_factor": 2.0}, ValueError, "z_factor 2.0 was given, but this model restores directly"),
         ({"procedure": "isotropic"}, {}, ValueError, "say with --z-factor how many times finer Z becomes"),
-        ({"procedure": "isotropic"}, {"z_factor": -1.0}, ValueError, "z_factor must be above 0, got -1.0"),
+        (
+            {"procedure": "isotropic"},
+            {"z_factor": -1.0},
+            ValueError,
+            r"z_factor must be 1 to 100, .* got -1\.0",
+        ),
         ({}, {"engine": "abacus"}, EngineUnavailable, "there is no engine 'abacus'"),
     ],
-    ids=["no frozen", "measures nothing", "z factor", "no z factor", "negative z factor", "engine"],
+    ids=["no memory", "no frozen", "measures nothing", "z factor", "no z factor", "negative z factor", "engine"],
 )
 def test_choices_that_do_not_fit(tmp_path, facts, options, error, message):
     with pytest.raises(error, match=message):

@@ -22,7 +22,7 @@ _DEVICE = "CPU"
 # A compiled shape holds the memory of its feature maps (about 0.5 kB per pixel for CARE). Of several, all but the newest
 # go as soon as they are too many or together too large.
 _KEPT_SHAPES = 4
-_KEPT_PIXELS = 2 * 1024 * 1024
+_KEPT_PIXELS = 512 * 1024
 
 
 def _import_openvino() -> ModuleType:

@@ -182,7 +182,7 @@ class ModelFacts(_Facts):
     channels_out: Positive = 1
     probabilistic: bool = False
     procedure: Literal["direct", "upsampling", "isotropic"] = "direct"
-    z_factor: Annotated[float, Field(gt=0)] | None = None
+    z_factor: Annotated[float, Field(ge=1)] | None = None
     normalisation: Normalisation = Normalisation()
     provenance: Provenance
     pixel_size_um: tuple[float, ...] | None = None
@@ -197,6 +197,8 @@ class ModelFacts(_Facts):
         n_dim = self.geometry.n_dim
         if self.procedure == "isotropic" and n_dim != 2:
             raise ValueError(f"procedure 'isotropic' needs a 2D network; this one has {n_dim} spatial axes")
+        if self.procedure == "isotropic" and set(self.geometry.output_factor) != {1}:
+            raise ValueError(f"procedure 'isotropic' needs a network that keeps sizes; got {self.geometry.output_factor}")
         if self.procedure == "upsampling" and n_dim != 3:
             raise ValueError(f"procedure 'upsampling' needs a 3D network; this one has {n_dim} spatial axes")
         return self
@@ -204,6 +206,11 @@ class ModelFacts(_Facts):
     @model_validator(mode="after")
     def _ranges_fit(self) -> "ModelFacts":
         rule = self.normalisation
+        if rule.output == "inverse" and rule.per_channel and self.channels_in != self.channels_out:
+            raise ValueError(
+                f"output 'inverse' needs as many channels out as in; the model has {self.channels_in} in and "
+                f"{self.channels_out} out: say 'none' or 'frozen'"
+            )
         for name, found, channels in (
             ("frozen", rule.frozen, self.channels_in),
             ("output_range", rule.output_range, self.channels_out),

@@ -73,8 +73,8 @@ def find_packages(folders: Sequence[Path]) -> list[Found]:
     """
     found: dict[Path, Found] = {}
     for folder in folders:
-        if not folder.exists():
-            raise ModelError(f"{folder} does not exist; name a package, or a folder with packages in it")
+        if not folder.is_dir() and not is_package(folder):
+            raise ModelError(f"{folder} is no package and no folder; name a package, or a folder with packages in it")
         inside = [folder] if is_package(folder) else sorted(folder.iterdir())
         for path in inside:
             if is_package(path) and path.resolve() not in found:

@@ -76,10 +76,11 @@ class Journal:
             if not line.endswith(b"\n"):
                 break
             whole.append(said)
-        if not whole or "job" not in whole[0]:
+        try:
+            entries = {(line.pop("time"), line.pop("channel")): Entry(**line) for line in whole[1:]}
+            return cls(path, dict(whole[0]["job"]), entries, sum(len(line) for line in lines[: len(whole)]))
+        except (IndexError, KeyError, TypeError, AttributeError):  # not one of ours: as good as none
             return None
-        entries = {(line.pop("time"), line.pop("channel")): Entry(**line) for line in whole[1:]}
-        return cls(path, whole[0]["job"], entries, sum(len(line) for line in lines[: len(whole)]))
 
     def reopen(self) -> None:
         """Cut off a torn last line and go on after it."""

@@ -44,6 +44,8 @@ class TiffStore:
     def __init__(self, info: RestoredInfo, *, new: bool) -> None:
         if new:
             _lay_out(info)
+        if not new:
+            _check_whole(info)
         self._partial = info.partial
         self._begin = _first_pixel(info.partial)
         self._shape = info.shape
@@ -67,6 +69,8 @@ class TiffStore:
             return
         with silenced(), tifffile.TiffFile(self._partial) as tif:
             xml = str(tif.ome_metadata)
+        if '<M K="volumes">' in xml:  # an earlier attempt to finish came this far
+            return
         said = escape(json.dumps(volumes), {'"': "&quot;"})
         xml = xml.replace(_SAID_END, f'<M K="volumes">{said}</M>{_SAID_END}', 1)
         tifffile.tiffcomment(self._partial, xml.encode())
@@ -75,6 +79,15 @@ class TiffStore:
     def close(self) -> None:
         """Give the file back."""
         self._file.close()
+
+
+def _check_whole(info: RestoredInfo) -> None:
+    """Refuse to go on with a file that is shorter than its pixels."""
+    if info.partial.stat().st_size < info.nbytes:
+        raise ImageError(
+            f"{info.partial} is damaged: it has {info.partial.stat().st_size} bytes, its pixels alone {info.nbytes}; "
+            "delete it and run the same command again"
+        )
 
 
 def _first_pixel(partial: Path) -> int:

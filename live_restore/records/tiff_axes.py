@@ -48,7 +48,7 @@ def read_axes(path: Path, series: "tifffile.TiffPageSeries", given: str | None) 
     own, shape = series.get_axes(squeeze=True), series.get_shape(squeeze=True)
     # tifffile and others save a stack of 3 or 4 planes as colours unless told otherwise; the user may know better
     if own.endswith("S") or ("S" in own and given is None):
-        stacked = "" if own.endswith("S") else f"; if it is a stack, say of what, e.g. --axes {own.replace('S', 'Z')}"
+        stacked = "" if own.endswith("S") else f"; if it is a stack, say of what, e.g. --axes {_proposed(own)}"
         raise ImageError(f"{path} is a colour image of shape {shape} ({own}); save each channel as grayscale{stacked}")
     if given is not None:
         return _check_given(path, given.upper(), shape), ()
@@ -92,3 +92,9 @@ def _check_given(path: Path, given: str, shape: tuple[int, ...]) -> str:
             f"axes '{given}' do not fit {path}, whose shape is {shape}: {len(shape)} axes, so {len(shape)} letters"
         )
     return given
+
+
+def _proposed(own: str) -> str:
+    """Axes to propose to the user: the file's, with letters of ours in place of those that nobody knows."""
+    free = iter([letter for letter in "ZTC" if letter not in own])
+    return "".join(letter if letter in "TCZYX" else next(free) for letter in own)

@@ -57,7 +57,7 @@ class Network:
         Channels of the restored image; a probabilistic graph gives twice as many.
     probabilistic : bool
     max_pixels : int
-        Input pixels that fit in memory at once.
+        Positions (Z x Y x X), whatever the channels, that fit in memory at once.
     """
 
     graphs: Graphs
@@ -86,7 +86,7 @@ def restore(
     output : IntensityRange or None
         The range that makes the network's output counts again; None leaves it in the network's units.
     progress : callable (done, total)
-        Called after every window.
+        Called after every window, or after every plane where a 2D network takes a stack.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def _pooled(
     """Two passes: measure what every tile adds to the pooled means of the whole image, then restore with those.
 
     The first pass lets the attention of each tile see that tile alone, so the means of deeper layers carry a
-    second-order error; the figures are in docs/tiling.md.
+    second-order error; the figures are in docs/measured.md.
     """
     total = 2 * len(cover)
     voxels = prod(pixels.shape[1:])

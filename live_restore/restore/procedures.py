@@ -104,7 +104,9 @@ def restore_isotropic(
     xz = restore(finer.transpose(0, 2, 3, 1), network, intensity, None, lambda done, _: progress(done + width, total))
     first = yz.pixels[..., ::-1].transpose(0, 3, 2, 1)  # (C, Z, Y, X)
     second = xz.pixels.transpose(0, 3, 1, 2)  # (C, Z, Y, X)
-    means = np.sqrt(np.maximum(first, 0) * np.maximum(second, 0))
+    means = np.maximum(first, 0, out=first)
+    means *= np.maximum(second, 0, out=second)
+    np.sqrt(means, out=means)
     widths = None
     if xz.widths is not None and yz.widths is not None:
         widths = np.maximum(yz.widths[..., ::-1].transpose(0, 3, 2, 1), xz.widths.transpose(0, 3, 1, 2))

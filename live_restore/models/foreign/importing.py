@@ -68,6 +68,8 @@ def import_model(  # noqa: PLR0913 (one argument per option of the command)
     ModelError
         If the source cannot be read, or is no network that can be restored with.
     """
+    if z_factor is not None and procedure == "direct":
+        raise ModelError(f"z_factor {z_factor} needs the procedure that makes Z finer: --procedure upsampling or isotropic")
     imported = read_source(source, weights)
     normalisation = with_percentiles(imported.normalisation, low_percentile, high_percentile)
     return write_imported(imported, output, normalisation, name, procedure, z_factor, overwrite)
