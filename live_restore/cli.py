@@ -320,7 +320,7 @@ def _draw_gallery(path: Path, outcomes: "Sequence[Outcome]", used: "Sequence[Ass
         err.print("[yellow]no figure: no channel came out as it went in[/]")
         return
     gallery(rows[:_GALLERY_ROWS], path)
-    shown = f", the first {_GALLERY_ROWS} of {len(rows)} images" if len(rows) > _GALLERY_ROWS else ""
+    shown = f", the first {_GALLERY_ROWS} of {len(rows)} channels" if len(rows) > _GALLERY_ROWS else ""
     err.print(f"figure: [bold]{escape(str(path))}[/]{shown}")
 
 

@@ -3,8 +3,10 @@
 import json
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -172,3 +174,21 @@ def test_demo(tmp_path):
     gains = [float(gain) for gain in re.findall(r"\+(\d+\.\d) dB", done.stdout)]
     assert len(gains) == 4 and min(gains) > 6
     assert (tmp_path / "demo" / "before_after.png").stat().st_size > 100_000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows delivers Ctrl-C to whole consoles, not to one process")
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_goes_on(tmp_path):
+    tifffile.imwrite(tmp_path / "movie.tif", np.random.default_rng(0).poisson(200, (400, 64, 64)).astype(np.uint16))
+    write_smoothing_package(tmp_path / "package")
+    words = ["restore", "movie.tif", "-o", "out.ome.tif", "--model", "package", "--axes", "TYX"]
+    command = [sys.executable, "-m", "live_restore.cli", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    journal = tmp_path / "out.ome.tif.partial.jsonl"
+    deadline = time.monotonic() + 60
+    while not (journal.exists() and len(journal.read_bytes().splitlines()) > 3):
+        assert process.poll() is None and time.monotonic() < deadline
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on from here" in told
+    assert not (tmp_path / "out.ome.tif").exists()
+    assert "by an earlier run" in said(run(*words, cwd=tmp_path))

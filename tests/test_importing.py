@@ -102,7 +102,12 @@ REFUSED_OPTIONS = {
         "procedure 'isotropic' needs a 2D network",
     ),
     "upsampling with 2D": ({"procedure": "upsampling", "z_factor": 4}, {}, "procedure 'upsampling' needs a 3D network"),
-    "negative factor": ({"z_factor": -1}, {}, "cannot be imported like this: Input should be greater than 0"),
+    "negative factor": (
+        {"procedure": "isotropic", "z_factor": -1},
+        {},
+        "cannot be imported like this: Input should be greater than or equal to 1",
+    ),
+    "factor without procedure": ({"z_factor": 2}, {}, "z_factor 2 needs the procedure that makes Z finer"),
     "percentiles reversed": ({"low_percentile": 99.9}, {}, r"percentiles are not possible: low_percentile 99\.9 must be below"),
     "percentile of 200": (
         {"high_percentile": 200},

@@ -81,7 +81,7 @@ def test_the_fact_sheet_says(tmp_path, changes, label, text):
 
 
 def test_a_folder_that_is_not_there_says_so(tmp_path):
-    with pytest.raises(ModelError, match="missing is no package and no folder; name a package, or a folder with packages in it"):
+    with pytest.raises(ModelError, match="missing is no package and no folder; name a package, or a folder"):
         find_packages([tmp_path / "missing"])
 
 

@@ -65,6 +65,14 @@ def fit(arrays: Sequence[FloatArray], graph_inputs: Sequence[GraphInput]) -> tup
     return tuple(np.require(array, requirements=("C", "W")) for array in arrays)
 
 
+def check_shapes(shapes: Sequence[tuple[int, ...]], graph_inputs: Sequence[GraphInput]) -> None:
+    """Refuse another number of shapes than the graph has inputs, and every shape that does not fit."""
+    if len(shapes) != len(graph_inputs):
+        raise EngineMismatch(f"{len(shapes)} shapes were given for a graph with {len(graph_inputs)} inputs")
+    for shape, graph_input in zip(shapes, graph_inputs, strict=True):
+        check_shape(shape, graph_input)
+
+
 def check_shape(shape: tuple[int, ...], graph_input: GraphInput) -> None:
     """Refuse a shape with the wrong number of axes, the wrong channels, or nothing in it."""
     name = graph_input.name
@@ -75,6 +83,12 @@ def check_shape(shape: tuple[int, ...], graph_input: GraphInput) -> None:
         raise EngineMismatch(f"input {name!r} has {shape[1]} channels; the graph takes {graph_input.channels}")
     if 0 in shape:
         raise EngineMismatch(f"input {name!r} has shape {shape} and so no pixel at all; every axis needs 1 or more")
+
+
+def last_line(reason: Exception) -> str:
+    """Keep the last line of a runtime's complaint; the lines before it are its own call stack."""
+    lines = str(reason).strip().splitlines()
+    return lines[-1].strip() if lines else type(reason).__name__
 
 
 def misfit(runtime: str, shapes: Shapes, reason: Exception) -> EngineMismatch:
@@ -89,11 +103,10 @@ def misfit(runtime: str, shapes: Shapes, reason: Exception) -> EngineMismatch:
     reason : Exception
         Its own error, of which the last line is kept.
     """
-    last_line = str(reason).strip().splitlines()[-1].strip() if str(reason).strip() else type(reason).__name__
     asked = " and ".join("x".join(map(str, shape)) for shape in shapes)
     return EngineMismatch(
         f"the graph does not accept input of {asked}; every size must be a multiple of what the network's poolings divide "
-        f"by, so pad it ({runtime}: {last_line})"
+        f"by, so pad it ({runtime}: {last_line(reason)})"
     )
 
 

@@ -12,10 +12,10 @@ from math import prod
 from types import ModuleType
 from typing import Any, Self
 
-from live_restore.engines.batches import GraphInput, Shapes, check_shape, fit, misfit
+from live_restore.engines.batches import GraphInput, Shapes, check_shapes, fit, last_line, misfit
 from live_restore.engines.engine import EngineSpec, FloatArray, Offer, Precision
 from live_restore.engines.openvino_upsampling import fold_upsampling
-from live_restore.errors import EngineError, EngineMismatch
+from live_restore.errors import EngineError
 
 _DEVICE = "CPU"
 
@@ -78,10 +78,7 @@ class OpenVinoEngine:
 
     def warm_up(self, *shapes: tuple[int, ...]) -> None:
         """Compile for these shapes, if that is not done yet."""
-        if len(shapes) != len(self._graph_inputs):
-            raise EngineMismatch(f"{len(shapes)} shapes were given for a graph with {len(self._graph_inputs)} inputs")
-        for shape, graph_input in zip(shapes, self._graph_inputs, strict=True):
-            check_shape(shape, graph_input)
+        check_shapes(shapes, self._graph_inputs)
         self._request(shapes)
 
     def infer(self, *inputs: FloatArray) -> tuple[FloatArray, ...]:
@@ -146,7 +143,7 @@ def _read(core: Any, onnx: bytes) -> Any:
     try:
         return core.read_model(onnx)
     except RuntimeError as refused:
-        raise EngineError(f"openvino cannot read this graph ({_last_line(refused)}); check it with another engine") from refused
+        raise EngineError(f"openvino cannot read this graph ({last_line(refused)}); check it with another engine") from refused
 
 
 def _graph_input(port: Any) -> GraphInput:
@@ -156,9 +153,4 @@ def _graph_input(port: Any) -> GraphInput:
 
 
 def _failure(verb: str, reason: Exception) -> EngineError:
-    return EngineError(f"openvino could not {verb} the graph ({_last_line(reason)}); if memory is short, use smaller tiles")
-
-
-def _last_line(reason: Exception) -> str:
-    lines = str(reason).strip().splitlines()
-    return lines[-1].strip() if lines else type(reason).__name__
+    return EngineError(f"openvino could not {verb} the graph ({last_line(reason)}); if memory is short, use smaller tiles")

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from live_restore.engines.batches import GraphInput, check_shape, fit, misfit
+from live_restore.engines.batches import GraphInput, check_shapes, fit, last_line, misfit
 from live_restore.engines.engine import EngineSpec, FloatArray, Offer, Precision
 from live_restore.engines.onnx_file import Node, OnnxFile, read_onnx
 from live_restore.engines.torch_operations import OPERATIONS
-from live_restore.errors import EngineError, EngineMismatch, ModelError
+from live_restore.errors import EngineError, ModelError
 
 Values = list[Tensor | None]
 
@@ -63,10 +63,7 @@ class TorchEngine:
 
     def warm_up(self, *shapes: tuple[int, ...]) -> None:
         """Check the shapes; torch itself prepares nothing."""
-        if len(shapes) != len(self._graph_inputs):
-            raise EngineMismatch(f"{len(shapes)} shapes were given for a graph with {len(self._graph_inputs)} inputs")
-        for shape, graph_input in zip(shapes, self._graph_inputs, strict=True):
-            check_shape(shape, graph_input)
+        check_shapes(shapes, self._graph_inputs)
 
     def infer(self, *inputs: FloatArray) -> tuple[FloatArray, ...]:
         """Run the graph once."""
@@ -78,7 +75,7 @@ class TorchEngine:
                 return self._run(arrays)
         except (RuntimeError, MemoryError) as failed:
             if isinstance(failed, MemoryError | torch.OutOfMemoryError) or "memory" in str(failed):
-                raise EngineError(f"torch ran out of memory ({_last_line(failed)}); use smaller tiles") from failed
+                raise EngineError(f"torch ran out of memory ({last_line(failed)}); use smaller tiles") from failed
             raise misfit("torch", tuple(array.shape for array in arrays), failed) from failed
 
     def close(self) -> None:
@@ -162,8 +159,3 @@ def _channels_last(tensor: Tensor) -> Tensor:
 def _to_numpy(tensor: Tensor) -> FloatArray:
     # a copy, since a graph may hand out its input or a weight as its result
     return np.array(tensor.float().cpu().numpy(), order="C")
-
-
-def _last_line(reason: Exception) -> str:
-    lines = str(reason).strip().splitlines()
-    return lines[-1].strip() if lines else type(reason).__name__
