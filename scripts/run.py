@@ -37,16 +37,20 @@ def main(arguments: list[str]) -> int:
 
 def set_up(extra: str) -> None:
     """Make the virtual environment and install into it, unless an earlier run did just that."""
-    stamp = VENV / f"installed{extra.strip('[]') and '-' + extra.strip('[]')}.txt"
     wanted = fingerprint()
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+    if any(stamp.exists() and stamp.read_text(encoding="utf-8") == wanted for stamp in map(stamp_of, (extra, "[dev]"))):
         return
     say(f"making a virtual environment in {VENV} and installing live_restore{extra} (a few minutes the first time)")
     if not PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
     pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt"]
     subprocess.run([*pip, "-e", f".{extra}"], check=True, cwd=ROOT)
-    stamp.write_text(wanted, encoding="utf-8")
+    stamp_of(extra).write_text(wanted, encoding="utf-8")
+
+
+def stamp_of(extra: str) -> Path:
+    """Name the file that tells what was installed; [dev] holds all that the others do."""
+    return VENV / f"installed-{extra.strip('[]') or 'plain'}.txt"
 
 
 def fingerprint() -> str:

@@ -190,7 +190,7 @@ def test_clipped_pixels_are_told(tmp_path, restorer):
         (np.full((8, 8), np.inf, np.float32), {}, Options(), r"not finite numbers, the first at y=0, x=0"),
         (np.zeros((8, 8, 3), np.uint8), {"photometric": "rgb"}, Options(), "colour"),
         (np.zeros((8, 8), np.float32), {}, Options(dtype="uint16"), "which uint16 would round; write it as float32"),
-        (np.zeros((3, 8, 8), np.uint16), {}, Options(axes="TCYX"), "TCYX"),
+        (np.zeros((3, 8, 8), np.uint16), {"photometric": "minisblack"}, Options(axes="TCYX"), "TCYX"),
     ],
     ids=["infinite", "RGB", "float to uint16", "axes"],
 )
