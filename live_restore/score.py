@@ -109,64 +109,81 @@ def score_pair(
     if not high > low:
         raise ImageError(f"the reference is constant at {low:g} counts; score against an image that shows something")
     span = float(high - low)
-    likeness = _liken(_matching("restored", restored, target), target, span)
-    raw_likeness = None if raw is None else _liken(_matching("raw", raw, target), target, span)
+    likeness = _liken(_matching("restored", restored, reference), target, span)
+    raw_likeness = None if raw is None else _liken(_matching("raw", raw, reference), target, span)
     return Score(likeness, raw_likeness, name, pixel_size_um)
 
 
-def fit_affine(pixels: DoubleArray, target: DoubleArray) -> tuple[float, float]:
+def fit_affine(pixels: Pixels, target: Pixels) -> tuple[float, float]:
     """Slope and offset that bring an image closest to the target in least squares.
 
     The slope is never negative: an image whose bright is the target's dark is no likeness in disguise, so its best fit
     is the target's mean. A constant image gets the same.
 
+    Parameters
+    ----------
+    pixels, target : ndarray, (Z, Y, X)
+        Any real dtype; one plane at a time is held in float64.
+
     Returns
     -------
     slope, offset : float
     """
-    centred = pixels - pixels.mean()
-    variance = float(np.mean(centred * centred))
+    mean, target_mean = (float(stack.mean(dtype=np.float64)) for stack in (pixels, target))
+    variance = covariance = 0.0
+    for plane, aim in zip(pixels, target, strict=True):
+        centred = plane - mean
+        variance += float(np.sum(centred * centred)) / pixels.size
+        covariance += float(np.sum(centred * (aim - target_mean))) / pixels.size
     # a constant image has rounding for variance
-    flat = variance <= (1e-12 * float(np.abs(pixels).max())) ** 2
-    slope = 0.0 if flat else max(0.0, float(np.mean(centred * target)) / variance)
-    return slope, float(target.mean() - slope * pixels.mean())
+    largest = max(abs(float(pixels.min())), abs(float(pixels.max())))
+    flat = variance <= (1e-12 * largest) ** 2
+    slope = 0.0 if flat else max(0.0, covariance / variance)
+    return slope, target_mean - slope * mean
 
 
-def _liken(image: DoubleArray, target: DoubleArray, span: float) -> Likeness:
+def _liken(image: Pixels, target: Pixels, span: float) -> Likeness:
+    """Fit and compare, plane by plane, so that a large stack is never held in float64."""
     slope, offset = fit_affine(image, target)
-    fitted = slope * image + offset
-    mse = float(np.mean((fitted - target) ** 2))
+    squares, similarities = 0.0, []
+    for plane, aim in zip(image, target, strict=True):
+        fitted, wanted = slope * plane.astype(np.float64) + offset, aim.astype(np.float64)
+        squares += float(np.sum((fitted - wanted) ** 2))
+        similarities.append(_ssim(fitted, wanted, span))
+    mse = squares / image.size
     psnr_db = 10 * math.log10(span**2 / mse) if mse > 0 else math.inf
     # of a slope of 0 nothing is left to correlate
-    rings = ring_correlation(slope * image, target)
-    return Likeness(psnr_db, _ssim(fitted, target, span), math.sqrt(mse) / span, slope, offset, rings)
+    rings = ring_correlation(image if slope > 0 else np.zeros_like(image), target)
+    return Likeness(psnr_db, float(np.mean(similarities)), math.sqrt(mse) / span, slope, offset, rings)
 
 
-def _ssim(fitted: DoubleArray, target: DoubleArray, span: float) -> float:
+def _ssim(fitted: DoubleArray, wanted: DoubleArray, span: float) -> float:
     from skimage import metrics
 
-    planes = zip(fitted.reshape(-1, *fitted.shape[-2:]), target.reshape(-1, *target.shape[-2:]), strict=True)
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": span}
     similarity: Callable[..., float] = metrics.structural_similarity
-    return float(np.mean([similarity(*pair, **options) for pair in planes]))
+    return similarity(fitted, wanted, **options)
 
 
-def _matching(name: str, pixels: Pixels, target: DoubleArray) -> DoubleArray:
-    if pixels.shape != target.shape:
-        raise ImageError(f"the {name} image has shape {pixels.shape}, the reference {target.shape}; crop or project them alike")
+def _matching(name: str, pixels: Pixels, reference: Pixels) -> Pixels:
+    if pixels.shape != reference.shape:
+        raise ImageError(
+            f"the {name} image has shape {pixels.shape}, the reference {reference.shape}; crop or project them alike"
+        )
     return _checked(name, pixels)
 
 
-def _checked(name: str, pixels: Pixels) -> DoubleArray:
+def _checked(name: str, pixels: Pixels) -> Pixels:
+    """Refuse what cannot be compared; a view (Z, Y, X) of the rest."""
     if pixels.ndim not in (2, 3):
         raise ImageError(f"the {name} image has {pixels.ndim} axes; give one channel of one time point, (Y, X) or (Z, Y, X)")
     if min(pixels.shape[-2:]) < _SMALLEST_SIDE or not pixels.size:
         raise ImageError(f"the {name} image has shape {pixels.shape}; Y and X need at least {_SMALLEST_SIDE} pixels each")
-    as_double = pixels.astype(np.float64)
-    wrong = pixels.size - int(np.count_nonzero(np.isfinite(as_double)))
+    stack = pixels.reshape(-1, *pixels.shape[-2:])
+    wrong = sum(plane.size - int(np.count_nonzero(np.isfinite(plane))) for plane in stack)
     if wrong:
         raise ImageError(f"the {name} image has {wrong} pixels that are NaN or infinite; mask or crop them before scoring")
-    return as_double
+    return stack
 
 
 def table(scores: Sequence[Score]) -> "Table":
