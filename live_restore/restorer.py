@@ -27,8 +27,8 @@ Mode = Literal["frozen", "rolling", "volume"]
 
 # Runtimes hold more than the feature maps that must be alive: OpenVINO up to 1.17 times, torch up to 1.6 times as much.
 _RUNTIME_OVERHEAD = {"openvino": 1.25, "torch": 1.75}
-# The graphs that pool over tiles hold more feature maps alive than the plain one: 1.32 times as much were measured.
-_POOLING_OVERHEAD = 1.35
+# The graphs that pool over tiles hold more feature maps alive than the plain one: 1.2 times as much were measured.
+_POOLING_OVERHEAD = 1.25
 # Share of the memory free at start that the network may take when no budget is given.
 _MEMORY_SHARE = 0.4
 _MAX_Z_FACTOR = 100

@@ -38,8 +38,8 @@ def test_whole_image_as_one_tile(kind, n_dim, shape):
         open_engine(kind, applying(onnx)) as later,
     ):
         (expected,) = plain.infer(batch)
-        output, means = first.infer(batch, even(shape))
-        again, means_again = later.infer(batch, even(shape), means)
+        means, output = first.infer(batch, even(shape))
+        means_again, again = later.infer(batch, even(shape), means)
     assert means.shape == (shape[0], 4 * 8)
     assert relative(output, expected) < 1e-5
     assert relative(again, expected) < 1e-5
@@ -50,8 +50,8 @@ def test_given_means_are_what_counts():
     onnx, batch = net_graph("rcan", n_dim=2, **SMALL), image(1, 1, 32, 32)
     with open_engine("openvino", applying(onnx)) as engine:
         means = image(1, 32)
-        dark = engine.infer(batch, even(batch.shape), means)[0]
-        bright = engine.infer(batch, even(batch.shape), means + 1)[0]
+        dark = engine.infer(batch, even(batch.shape), means)[1]
+        bright = engine.infer(batch, even(batch.shape), means + 1)[1]
         assert relative(bright, dark) > 1e-4
 
 
@@ -74,7 +74,7 @@ def restore_in_tiles(onnx, batch, core, halo, passes):
                 tile = batch[(..., *outer)]
                 weights = np.zeros((1, 1, *tile.shape[2:]), np.float32)
                 weights[(..., *core_of_tile)] = 1 / np.prod(batch.shape[2:])
-                restored, part = first.infer(tile, weights) if means is None else later.infer(tile, weights, means)
+                part, restored = first.infer(tile, weights) if means is None else later.infer(tile, weights, means)
                 output[(..., *core_of_image)] = restored[(..., *core_of_tile)]
                 summed = summed + part
             outputs.append(output)
@@ -170,7 +170,7 @@ def test_every_way_of_writing_a_mean(onnx):
         (expected,) = plain.infer(batch)
         means = np.zeros((1, 3), np.float32)
         for _ in range(2):
-            output, means = engine.infer(batch, even(batch.shape), means)
+            means, output = engine.infer(batch, even(batch.shape), means)
     np.testing.assert_allclose(output, expected, atol=1e-5)
 
 

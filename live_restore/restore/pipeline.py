@@ -28,7 +28,7 @@ def no_progress(done: int, total: int) -> None:
 class Graphs(Protocol):
     """The engines of one network: the plain graph, and two that share pooled statistics between tiles.
 
-    ``measuring(window, weights) -> (output, means)`` and ``applying(window, weights, means) -> (output, means)`` are
+    ``measuring(window, weights) -> (means, output)`` and ``applying(window, weights, means) -> (means, output)`` are
     opened only for networks with global pooling, when an image does not fit in one window.
     """
 
@@ -147,13 +147,13 @@ def _pooled(
     means: FloatArray | None = None
     for done, tile in enumerate(cover, start=1):
         batch = intensity.scale(tile.take(pixels))[None]
-        _, part = graphs.measuring.infer(batch, _core_weights(tile, voxels))
+        part, _ = graphs.measuring.infer(batch, _core_weights(tile, voxels))
         means = part if means is None else means + part  # (1, K)
         progress(done, total)
     assert means is not None
     for done, tile in enumerate(cover, start=len(cover) + 1):
         batch = intensity.scale(tile.take(pixels))[None]
-        result, _ = graphs.applying.infer(batch, _core_weights(tile, voxels), means)
+        _, result = graphs.applying.infer(batch, _core_weights(tile, voxels), means)
         yield tile, result[0]
         progress(done, total)
 
