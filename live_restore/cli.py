@@ -244,7 +244,7 @@ def restore(
     if widths and not any(assignment.restorer.facts.probabilistic for assignment in opened):
         err.print("[yellow]warning:[/] --widths: no model here predicts a Laplace scale, so none was written")
     if gallery:
-        _draw_gallery(gallery, outcomes, opened)
+        _draw_gallery(gallery, outcomes)
     if any(outcome.failure for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -307,17 +307,16 @@ def _check_figure(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _draw_gallery(path: Path, outcomes: "Sequence[Outcome]", used: "Sequence[Assignment[Restorer]]") -> None:
+def _draw_gallery(path: Path, outcomes: "Sequence[Outcome]") -> None:
     from live_restore.figures import GalleryRow, gallery
 
-    caption = "; ".join(f"{a.restorer.package.name} on {a.restorer.engine}" for a in used)
     rows = [
-        GalleryRow(sample.title, sample.raw, sample.restored, None, caption, sample.pixel_size_um)
+        GalleryRow(sample.title, sample.raw, sample.restored, None, sample.caption, sample.pixel_size_um)
         for outcome in outcomes
         for sample in outcome.samples
     ]
     if not rows:
-        err.print("[yellow]no figure: no channel came out as it went in[/]")
+        err.print("[yellow]no figure: no restored channel has a raw one of its size to lay beside it[/]")
         return
     gallery(rows[:_GALLERY_ROWS], path)
     shown = f", the first {_GALLERY_ROWS} of {len(rows)} channels" if len(rows) > _GALLERY_ROWS else ""

@@ -30,12 +30,13 @@ _SATURATED_SHARE = 1e-4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One volume before and after, for the gallery: maximum projections (Y, X), camera counts."""
+    """One volume before and after, for the gallery: maximum projections (Y, X), camera counts, and what restored it."""
 
     title: str
     raw: Pixels
     restored: NDArray[np.float32]
     pixel_size_um: float | None
+    caption: str
 
 
 @dataclass(slots=True)
@@ -195,8 +196,13 @@ class _ImageJob:
         if self._is_finished():
             self.outcome.already = self._volumes()
             self.told.image(self.image.info.name, self._volumes(), self._volumes())
+        else:
+            self._restore()
+        if self.options.samples:
             self._take_samples()
-            return self.outcome
+        return self.outcome
+
+    def _restore(self) -> None:
         _warn_of_dtype(self.image.info, self.outcome)
         for note in self.image.info.notes:
             self.outcome.warn(f"{self.image.info.name}: {note}")
@@ -205,7 +211,6 @@ class _ImageJob:
             if writer.clipped:
                 self.outcome.warn(f"{writer.clipped} pixels were outside 0..65535 and were clipped; float32 keeps them")
             writer.finish()
-        return self.outcome
 
     def _is_finished(self) -> bool:
         if self.options.overwrite or not self.info.path.exists():
@@ -251,7 +256,6 @@ class _ImageJob:
         for channel, volume in zip(place, _volumes_of(restored, self.options.widths), strict=True):
             if channel in missing:
                 writer.write(time, channel, volume, _said(restored, restorer))
-        self._keep_samples(time, part, raw, restored)
         self.outcome.volumes += 1
         self.told.volume()
 
@@ -272,28 +276,28 @@ class _ImageJob:
         return np.stack([self.image.volume(time, channel) for channel in part.channels])  # (C, Z, Y, X)
 
     def _take_samples(self) -> None:
-        """Take samples from a file that an earlier run finished."""
+        """Lay the raw beside the restored channels of the middle of the movie, as they are on disk."""
         time = self.image.info.times // 2
-        if not self.options.samples or any((time, c) in self.image.missing for part in self.parts for c in part.channels):
-            return
         (finished,) = open_images(self.info.path)
         with finished:
             for part, place in zip(self.parts, _places(self.parts), strict=True):
-                if part.restorer and len(part.names) == len(part.channels):
-                    for channel, name, index in zip(part.channels, part.names, place, strict=True):
-                        self._keep_sample(time, name, self.image.volume(time, channel), finished.volume(time, index))
+                if part.restorer and self._comes_out_alike(time, part, part.restorer):
+                    caption = f"{part.restorer.package.name} on {part.restorer.engine}"
+                    for channel, name, index in zip(part.channels, part.names, place, strict=False):
+                        raw, restored = self.image.volume(time, channel), finished.volume(time, index)
+                        self.outcome.samples.append(_sample(self.image.info, time, name, raw, restored, caption))
 
-    def _keep_samples(self, time: int, part: Part[Restorer], raw: Pixels, restored: Restored) -> None:
-        if not self.options.samples or time != self.image.info.times // 2 or len(raw) != len(restored.pixels):
-            return
-        for name, before, after in zip(part.names, raw, restored.pixels, strict=False):
-            self._keep_sample(time, name, before, after)
+    def _comes_out_alike(self, time: int, part: Part[Restorer], restorer: Restorer) -> bool:
+        """Whether there is a raw channel of the same height and width for every restored one."""
+        held = not any((time, channel) in self.image.missing for channel in part.channels)
+        size = (self.image.info.height, self.image.info.width)
+        return held and restorer.facts.channels_out == len(part.channels) and (self.info.height, self.info.width) == size
 
-    def _keep_sample(self, time: int, name: str, raw: Pixels, restored: NDArray[np.float32]) -> None:
-        info = self.image.info
-        title = f"{info.name}, {name}" + (f", t={time}" if info.times > 1 else "")
-        title += ", maximum projection" if info.planes > 1 else ""
-        self.outcome.samples.append(Sample(title, raw.max(axis=0), restored.max(axis=0), info.pixel_size_um[2]))
+
+def _sample(info: ImageInfo, time: int, channel: str, raw: Pixels, restored: NDArray[np.float32], caption: str) -> Sample:
+    title = f"{info.name}, {channel}" + (f", t={time}" if info.times > 1 else "")
+    title += ", maximum projection" if info.planes > 1 else ""
+    return Sample(title, raw.max(axis=0), restored.max(axis=0), info.pixel_size_um[2], caption)
 
 
 def _places(parts: Sequence[Part[Restorer]]) -> list[range]:

@@ -99,12 +99,13 @@ def plan_outputs(sources: Sequence[Path], output: Path, options: Options) -> Out
     if not is_file and output.suffix.lower() in _NO_FOLDERS:
         raise ImageError(f"cannot write '{output.name}': the name of a file must end in .ome.tif, .tif or .ome.zarr")
     paths = {key: output if is_file else output / f"{name}{options.suffix}" for key, name in names.items()}
-    _check_apart(paths)
+    _check_apart(paths, sources)
     return Outputs(paths, unreadable)
 
 
-def _check_apart(paths: dict[tuple[Path, int], Path]) -> None:
-    raw = {source.resolve(): source for source, _ in paths}
+def _check_apart(paths: dict[tuple[Path, int], Path], sources: Sequence[Path]) -> None:
+    """Refuse outputs that meet each other or any source, readable or not."""
+    raw = {source.resolve(): source for source in sources}
     taken: dict[str, Path] = {}
     for (source, _), path in paths.items():
         key = str(path).lower()  # on some systems, case does not tell files apart

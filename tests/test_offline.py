@@ -14,7 +14,10 @@ from tiny_packages import smoothing_facts, write_smoothing_package
 
 from live_restore.channels import Assignment
 from live_restore.errors import ImageError
-from live_restore.models.facts import Normalisation
+from live_restore.models.facts import Architecture, Normalisation
+from live_restore.models.foreign.imported import Imported
+from live_restore.models.foreign.importing import write_imported
+from live_restore.models.nets import build_net
 from live_restore.offline import restore_files
 from live_restore.outputs import Options
 from live_restore.records.images import open_images
@@ -376,3 +379,65 @@ def test_a_name_of_a_file_that_is_not_written(tmp_path, restorer):
     write_movie(tmp_path / "a.tif", (1, 1, 1, 32, 32), ("c",))
     with pytest.raises(ImageError, match=r"cannot write 'out\.png'"):
         restore_files([tmp_path / "a.tif"], tmp_path / "out.png", [Assignment(None, restorer)])
+
+
+def test_samples_are_alike_in_size_and_say_what_made_them(tmp_path, restorer):
+    """A network that enlarges gives no sample: there is nothing to lay beside it."""
+    write_movie(tmp_path / "a.tif", (1, 2, 1, 32, 32))
+    net = build_net("rcan", {"n_dim": 2, "channels": 8, "blocks": 1, "groups": 1, "upscale": 2}, seed=0)
+    large = Imported(
+        net=net,
+        architecture=Architecture(kind="rcan", options=net.options),
+        normalisation=Normalisation(per_channel=False),
+        source_format="random",
+        source_name="random",
+        source_sha256="0" * 64,
+        name="enlarging",
+    )
+    options = Options(samples=True)
+    with Restorer(write_imported(large, tmp_path / "large"), precision="f32") as twice:
+        (outcome,) = restore_files([tmp_path / "a.tif"], tmp_path / "large.tif", [Assignment(None, twice)], options)
+        assert outcome.samples == []
+    (outcome,) = restore_files([tmp_path / "a.tif"], tmp_path / "same.tif", [Assignment(None, restorer)], options)
+    assert [sample.raw.shape for sample in outcome.samples] == [(32, 32)] * 2
+    assert all(sample.caption.startswith("smoothing 3x3 on openvino") for sample in outcome.samples)
+
+
+def test_a_resumed_run_has_its_samples_too(tmp_path, restorer):
+    raw = write_movie(tmp_path / "movie.tif", (3, 1, 1, 32, 32), ("c",))
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(restorer.package.path), str(tmp_path / "movie.tif")]
+    process = subprocess.Popen([*command, str(tmp_path / "out.tif")], stdout=subprocess.PIPE, text=True)
+    assert [process.stdout.readline() for _ in range(2)] == ["one\n"] * 2
+    process.kill()
+    process.wait(timeout=30)
+    with Restorer(restorer.package, precision="f32", mode="rolling") as rolling:
+        job = [Assignment(None, rolling)]
+        (outcome,) = restore_files([tmp_path / "movie.tif"], tmp_path / "out.tif", job, Options(samples=True))
+    assert outcome.already >= 1
+    (sample,) = outcome.samples
+    np.testing.assert_array_equal(sample.raw, raw[1, 0, 0])
+
+
+def test_overwrite_replaces_no_zarr_that_is_not_ours(tmp_path, restorer):
+    import zarr
+
+    group = zarr.open_group(tmp_path / "raw2.ome.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=np.full((8, 8), 7, np.uint16))
+    scale = [{"coordinateTransformations": [{"type": "scale", "scale": [1, 1]}], "path": "0"}]
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": scale}]
+    write_movie(tmp_path / "a.tif", (1, 1, 1, 32, 32), ("c",))
+    with pytest.raises(ImageError, match="was not written by live_restore, and raw images are never replaced"):
+        restore_files([tmp_path / "a.tif"], tmp_path / "raw2.ome.zarr", [Assignment(None, restorer)], Options(overwrite=True))
+    assert zarr.open_group(tmp_path / "raw2.ome.zarr", mode="r")["0"][0, 0] == 7
+
+
+def test_a_raw_image_that_cannot_be_read_is_not_replaced_either(tmp_path, restorer):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    write_movie(tmp_path / "a" / "img.tif", (1, 1, 1, 32, 32), ("c",))
+    (tmp_path / "b" / "img.ome.tif").write_bytes(b"half a recording")
+    inputs = [tmp_path / "a" / "img.tif", tmp_path / "b" / "img.ome.tif"]
+    with pytest.raises(ImageError, match="would replace or enter the raw image"):
+        restore_files(inputs, tmp_path / "b", [Assignment(None, restorer)], Options(overwrite=True))
+    assert (tmp_path / "b" / "img.ome.tif").read_bytes() == b"half a recording"

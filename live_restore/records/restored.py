@@ -234,13 +234,13 @@ def _check_taken(info: RestoredInfo, overwrite: bool) -> None:
         raise ImageError(f"{info.path} exists already; choose another --output, or replace it with --overwrite")
     if info.path.is_dir() and not (info.is_zarr and is_zarr(info.path)):
         raise ImageError(f"{info.path} is a folder, and not one of ours; choose another --output")
-    if info.path.is_file() and not info.is_zarr and not read_provenance(info.path):
+    if info.path.is_file() and info.is_zarr:
+        raise ImageError(f"{info.path} is a file, but an OME-Zarr group is a folder; choose another --output")
+    if not read_provenance(info.path):
         raise ImageError(
             f"{info.path} was not written by live_restore, and raw images are never replaced; delete it yourself or choose "
             "another --output"
         )
-    if info.path.is_file() and info.is_zarr:
-        raise ImageError(f"{info.path} is a file, but an OME-Zarr group is a folder; choose another --output")
 
 
 def _replace(new: Path, final: Path) -> None:
