@@ -7,7 +7,11 @@
     ├── EngineError       an engine failed
     │   ├── EngineUnavailable   it is not installed, or this machine cannot run it
     │   └── EngineMismatch      the batch does not fit what the engine was opened for
-    └── ImageError        an image file cannot be read, or does not fit the model
+    ├── ImageError        an image file cannot be read, or does not fit the model
+    ├── ConfigError       a hardware configuration or acquisition plan says what cannot be
+    ├── WireError         the restore process cannot be reached, or the address cannot be used
+    │   └── BadMessage          a message breaks the protocol; it is refused and counted
+    └── AcquisitionError  an acquisition ended otherwise than it was asked to
 
 A wrong argument is a plain ``ValueError`` or ``TypeError``. Every message names the value, the limit and the
 cure; the command line prints it as one sentence, without a traceback.
@@ -36,3 +40,19 @@ class EngineMismatch(EngineError):
 
 class ImageError(LiveRestoreError):
     """An image file cannot be read, or does not fit the model it is given to."""
+
+
+class ConfigError(LiveRestoreError):
+    """A hardware configuration or an acquisition plan says what cannot be; the message names the nearest right word."""
+
+
+class WireError(LiveRestoreError):
+    """The restore process cannot be reached, or an address cannot be used."""
+
+
+class BadMessage(WireError):
+    """A message that breaks the protocol: refused with this reason and counted."""
+
+
+class AcquisitionError(LiveRestoreError):
+    """An acquisition ended otherwise than it was asked to: frames missing, devices failed, no progress."""

@@ -1,0 +1,1 @@
+"""The wire between the acquisition, the restore process and the viewers."""
