@@ -4,7 +4,6 @@ Receives what the user typed; hands it to the parts, shows how far they are, and
 """
 
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from live_restore import __version__
+from live_restore.arguments import byte_size, check_figure, package_path, split_model
 from live_restore.errors import LiveRestoreError
 from live_restore.terminal import Bars, print_demo, print_engines, print_facts, print_models, print_outcomes
 
@@ -37,7 +37,6 @@ err = Console(stderr=True, highlight=False)
 # Rows of a before/after figure: more do not fit on a page.
 _GALLERY_ROWS = 6
 _BUNDLED = "care2d_demo"
-_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -162,7 +161,7 @@ def engines(
     from live_restore.restorer import Restorer
 
     print_engines(out, engine_status())
-    package = open_package(_package_path(model or _BUNDLED))
+    package = open_package(package_path(model or _BUNDLED))
     with Restorer(package) as restorer:
         out.print(f"auto, for model '{escape(package.name)}': [bold]{escape(str(restorer.engine))}[/]")
         out.print(f"because {escape(restorer.choice.why)}")
@@ -228,8 +227,8 @@ def restore(
     from live_restore.outputs import Options
 
     if gallery:
-        _check_figure(gallery)
-    opened = _assignments(model, engine, precision, _bytes(memory), normalisation, z_factor)
+        check_figure(gallery)
+    opened = _assignments(model, engine, precision, byte_size(memory, "--memory"), normalisation, z_factor)
     options = Options(others, dtype, widths, f".{format_}", axes, sequence, overwrite, samples=gallery is not None)
     try:
         with Bars(err) as bars:
@@ -263,48 +262,13 @@ def _assignments(
 
     assignments = []
     for text in wanted:
-        channels, path = _split_model(text)
-        package = open_package(_package_path(path))
+        channels, path = split_model(text)
+        package = open_package(package_path(path))
         restorer = Restorer(package, engine=engine, precision=precision, memory_bytes=memory, mode=mode, z_factor=z_factor)
         why = f" [dim]({escape(restorer.choice.why)})[/]" if precision == "auto" else ""
         err.print(f"model [bold]{escape(package.name)}[/] on {escape(str(restorer.engine))}{why}")
         assignments.append(Assignment(channels, restorer))
     return assignments
-
-
-def _split_model(text: str) -> tuple[tuple[str, ...] | None, str]:
-    """``DAPI=a`` to (("DAPI",), "a"), ``a`` to (None, "a")."""
-    channels, equals, path = text.partition("=")
-    if not equals or Path(text).exists():
-        return None, text
-    if not channels.strip() or not path.strip():
-        raise ValueError(f"--model '{text}' lacks a channel or a package; write CHANNEL=PACKAGE, or the package alone")
-    return tuple(name.strip() for name in channels.split("+")), path.strip()
-
-
-def _package_path(text: str) -> Path:
-    """Take a path, or the name of a bundled model."""
-    from live_restore.models.registry import bundled_folder
-
-    path, bundled = Path(text), bundled_folder() / text
-    return bundled if not path.exists() and bundled.exists() else path
-
-
-def _bytes(text: str | None) -> int | None:
-    """``4GB`` to 4e9."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
-    if not match:
-        raise ValueError(f"--memory '{text}' is no size; write for example 4GB or 500MB")
-    return int(float(match[1]) * _BYTES[match[2]])
-
-
-def _check_figure(path: Path) -> None:
-    """Refuse what cannot be drawn before the long work, not after it."""
-    if path.suffix.lower() not in (".png", ".pdf"):
-        raise ValueError(f"a figure is .png or .pdf, not '{path.name}'")
-    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _draw_gallery(path: Path, outcomes: "Sequence[Outcome]") -> None:
@@ -345,7 +309,7 @@ def score(
     from live_restore.score import table, write_figure, write_json
 
     if figure:
-        _check_figure(figure)
+        check_figure(figure)
     with Bars(err) as bars:
         bars.image("scoring", 0, 0)
         scores = score_files(restored, reference, raw or (), axes, bars.count)

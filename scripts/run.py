@@ -1,11 +1,11 @@
 """Set up and run: the two commands of the README, on a machine that has nothing but Python 3.11 or newer.
 
-    python scripts/run.py demo     render a low-light image, restore it, show before and after
+    python scripts/run.py demo     a simulated microscope films cells at low light; watch them being restored, live
     python scripts/run.py test     every check: style, types, import rules, tests
 
 Both make a virtual environment in .venv (or where LIVE_RESTORE_VENV points), install live_restore there with the
 versions pinned in constraints.txt (torch as a CPU build), and say what they do. A second run starts at once. What
-follows the command is passed on: `python scripts/run.py test -k tiling`, `python scripts/run.py demo --no-show`.
+follows the command is passed on: `python scripts/run.py test -k tiling`, `python scripts/run.py demo --seconds 60`.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = Path(os.environ.get("LIVE_RESTORE_VENV", ROOT / ".venv"))
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-COMMANDS = {"demo": "", "test": "[dev]"}
+COMMANDS = {"demo": "[demo]", "test": "[dev]"}
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +61,7 @@ def fingerprint() -> str:
 
 
 def run_demo(rest: list[str]) -> int:
-    """Render, restore, show."""
+    """Microscope, restore process and preview."""
     return subprocess.run([str(PYTHON), "-m", "live_restore.cli", "demo", *rest], cwd=ROOT, check=False).returncode
 
 

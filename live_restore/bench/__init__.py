@@ -1,0 +1,1 @@
+"""What it costs, measured on this machine: every figure beside a peer or a limit, in one run, with its conditions."""
