@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from live_restore import __version__
+from live_restore import __version__, cli_live
 from live_restore.arguments import byte_size, check_figure, package_path, split_model
 from live_restore.errors import LiveRestoreError
-from live_restore.terminal import Bars, print_demo, print_engines, print_facts, print_models, print_outcomes
+from live_restore.terminal import Bars, print_engines, print_facts, print_models, print_outcomes
 
 if TYPE_CHECKING:
     from live_restore.channels import Assignment
@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+cli_live.add_to(app)
 
 # Rows of a before/after figure: more do not fit on a page.
 _GALLERY_ROWS = 6
@@ -319,25 +321,6 @@ def score(
     if figure:
         write_figure(scores, figure)
         err.print(f"figure: [bold]{escape(str(figure))}[/]")
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the images and the figure.")] = Path("demo_output"),
-    seed: Annotated[int, typer.Option(help="Another seed, other cells.")] = 1,
-    show: Annotated[bool, typer.Option("--show/--no-show", help="Open the figure when it is drawn.")] = True,
-) -> None:
-    """Render low-light images of cells, restore them with the bundled network, show before and after.
-
-    Nothing is needed: no microscope, no download, no GPU.
-    """
-    from live_restore.demo import run_demo
-
-    with Bars(err) as bars:
-        shown = run_demo(output, seed, bars)
-    print_demo(out, shown)
-    if show:
-        typer.launch(str(shown.figure))
 
 
 if __name__ == "__main__":

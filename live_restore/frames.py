@@ -40,6 +40,24 @@ class VolumeKey:
         return f"time {self.time}, position {self.position}, {self.channel}{high}"
 
 
+def volume_key(axes: Mapping[str, Any]) -> VolumeKey:
+    """Tell from the axes of a frame which volume it belongs to; the same for a live frame and for one in a file.
+
+    Without a time axis it is time 0, without a position "0", without a channel "Default", without a light "low". Every
+    other axis becomes part of the position, as in ``3_cameraleft``, and so does a time or a plane that is no number.
+    """
+    others = [(axis, axes[axis]) for axis in sorted(axes) if axis not in {"time", "position", "channel", "z", "light"}]
+    others += [(axis, axes[axis]) for axis in ("z", "time") if axis in axes and not _is_index(axes[axis])]
+    label = "_".join([str(axes.get("position", 0)), *(f"{axis}{value}" for axis, value in others)])
+    time = int(axes["time"]) if "time" in axes and _is_index(axes["time"]) else 0
+    light: Light = "high" if str(axes.get("light", "low")).lower() == "high" else "low"
+    return VolumeKey(time, label, str(axes.get("channel", "Default")), light)
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and float(value).is_integer()
+
+
 @dataclass(frozen=True, slots=True)
 class FrameInfo:
     """What is known of a frame, besides its pixels.

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from live_restore.demo import Shown
     from live_restore.engines.engine import EngineStatus
     from live_restore.models.registry import Found
     from live_restore.offline import Outcome
@@ -119,15 +118,3 @@ def print_outcomes(out: Console, err: Console, outcomes: "Sequence[Outcome]") ->
     earlier = f", {already} by an earlier run" if already else ""
     folder = outcomes[0].path if len(outcomes) == 1 else outcomes[0].path.parent
     out.print(f"restored {volumes} volume(s) of {len(outcomes)} image(s){earlier}: [bold]{escape(str(folder))}[/]")
-
-
-def print_demo(console: Console, shown: "Shown") -> None:
-    """Print what the demo gained."""
-    table = Table("rendered field", "raw", "restored", "gain", title="PSNR against the noise-free truth", title_justify="left")
-    for score in shown.scores:
-        if score.raw:
-            gain = f"{score.gain_db:+.1f} dB"
-            table.add_row(score.name, f"{score.raw.psnr_db:.1f} dB", f"{score.restored.psnr_db:.1f} dB", gain)
-    console.print(table)
-    console.print(f"restored with {escape(shown.engine)}; raw is the record, restored is a prediction")
-    console.print(f"before and after: [bold]{escape(str(shown.figure))}[/]")

@@ -1,191 +1,194 @@
-"""Train the small network that ships with live_restore, and write its package: ``python scripts/train_bundled.py``.
+"""Train a small network that ships with live_restore, and write its package: ``python scripts/train_bundled.py care3d_demo``.
 
-It sees only rendered specimens: a 2D CARE of 3x3 kernels and 16 filters, for demonstrations and tests, not for science.
-Needs the extra ``train``. Everything comes from seeds; the same versions on the same number of threads give the same weights.
-
-How intensities are treated, which matters more than the network: the raw image is scaled by its own percentiles 2 and 99.8,
-and the clean one *by the same two numbers* (CSBDeep takes each image's own). A restored image, scaled back by what was
-measured on the raw one, is then in camera counts: it has the raw image's mean brightness, without its noise.
+The networks see only rendered specimens: for demonstrations and tests, not for science. Needs the extra ``train``.
+Everything comes from seeds; the same versions on the same number of threads give the same weights. What they learn from is
+in `training_fields`, how they are scored in `held_out_scores`.
 """
 
 import argparse
 import hashlib
+import math
+import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from held_out_scores import score_held_out, summary, table
+from training_fields import (
+    HELD_OUT_SEED,
+    TRAINED_PEAK_PHOTONS,
+    TRAINING_SEED,
+    Batches,
+    FloatArray,
+    Sampling,
+    build_cameras,
+    draw_batches,
+    expose,
+    fingerprint,
+    render_fields,
+)
 
 from live_restore import __version__
-from live_restore.acquire.simulate.camera import Camera, build_camera
-from live_restore.acquire.simulate.specimen import KINDS, Kind, example_field
-from live_restore.intensity import IntensityRange, measure_percentiles
+from live_restore.engines.engine import open_engine
+from live_restore.intensity import measure_percentiles
 from live_restore.models.facts import Architecture, ModelFacts, Normalisation, Provenance
 from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net
 from live_restore.models.nets.layers import Net
 from live_restore.models.onnx_export import run_net, to_onnx
 from live_restore.models.package import write_package
-from live_restore.score import means, score_pair
 
-FloatArray = NDArray[np.float32]
-Batches = Iterator[tuple[FloatArray, FloatArray]]
-
-PACKAGE = Path(__file__).resolve().parents[1] / "live_restore" / "bundled" / "care2d_demo"
-OPTIONS = {"n_dim": 2, "depth": 2, "kernel": 3, "first_filters": 16, "residual": True}
-
-FIELD = (256, 256)
-TRAINING_FIELDS = 120
-HELD_OUT_FIELDS = 12
-# Where seeds of fields and cameras start: small ones are left to whoever plays with the simulator, so that a demonstration
-# never shows what was trained on.
-TRAINING_SEED = 500_000
-HELD_OUT_SEED = 1_000_000
-TRAINED_PEAK_PHOTONS = (4.0, 100.0)
-TESTED_PEAK_PHOTONS = (5.0, 15.0, 60.0)
-PIXEL_SIZES_UM = (0.065, 0.16)
-PATCH = 96
-BATCH = 8
-LEARNING_RATE = 2e-3
-CAMERAS = 8
+BUNDLED = Path(__file__).resolve().parents[1] / "live_restore" / "bundled"
+CARE = "Weigert et al. 2018, Content-aware image restoration, Nature Methods. doi:10.1038/s41592-018-0216-7"
+RCAN = "Chen et al. 2021, Three-dimensional residual channel attention networks, Nature Methods. doi:10.1038/s41592-021-01155-x"
+_PURPOSE = "for demonstrations and tests, not for science"
 
 
-@dataclass(frozen=True, eq=False)
-class Exposure:
-    """One raw frame and its truth, (Y, X): the frame in counts, and the counts it has on average on a perfect sensor."""
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One bundled network: what it is, what it is fed, for how long.
 
-    raw: NDArray[np.uint16]
-    clean: FloatArray
+    Attributes
+    ----------
+    title, cite : str
+    kind, options
+        The network in `live_restore.models.nets`.
+    field : tuple of int, ([Z,] Y, X)
+        What is rendered for training; a whole field is exposed and its percentiles are measured before patches are cut.
+    sampling : Sampling
+    fields : int
+        How many are rendered.
+    steps : int
+    learning_rate : float
+        The highest.
+    test : tuple of int, ([Z,] Y, X)
+        Size of the package's test image.
+    held_out : tuple of int, ([Z,] Y, X)
+        What it is scored on.
+    """
 
-
-def render_fields(first_seed: int, number: int) -> list[FloatArray]:
-    """Render fields of all kinds in turn, at random pixel sizes and apertures; (Y, X) photons with a peak of 1."""
-    return [_render_field(first_seed + place, KINDS[place % len(KINDS)]) for place in range(number)]
-
-
-def _render_field(seed: int, kind: Kind) -> FloatArray:
-    rng = np.random.default_rng([seed, 1])
-    pixel_size_um = float(np.exp(rng.uniform(*np.log(PIXEL_SIZES_UM))))
-    return example_field(seed, FIELD, kind, pixel_size_um, peak_photons=1.0, na=float(rng.choice([0.8, 1.0, 1.2])))
-
-
-def build_cameras(first_seed: int) -> list[Camera]:
-    """Build the cameras that the fields are exposed with."""
-    return [build_camera(first_seed + place, FIELD) for place in range(CAMERAS)]
-
-
-def expose(field: FloatArray, peak_photons: float, camera: Camera, rng: np.random.Generator) -> Exposure:
-    """Take a frame of a field at a light level."""
-    photons = peak_photons * field
-    # the truth has no fixed pattern: the network is to remove that as well
-    offset, gain = float(np.median(camera.offset_adu)), float(np.median(camera.gain_adu_per_e))
-    return Exposure(camera.expose(photons, rng), offset + gain * camera.quantum_efficiency * photons)
-
-
-def in_network_units(exposure: Exposure) -> tuple[FloatArray, FloatArray, IntensityRange]:
-    """Scale both by the percentiles of the raw frame; two (1, Y, X) and the range."""
-    measured = measure_percentiles(exposure.raw[None])
-    return measured.scale(exposure.raw[None]), measured.scale(exposure.clean[None]), measured
+    title: str
+    cite: str
+    kind: Literal["care", "rcan"]
+    options: dict[str, int | bool]
+    field: tuple[int, ...]
+    sampling: Sampling
+    fields: int
+    steps: int
+    learning_rate: float
+    test: tuple[int, ...]
+    held_out: tuple[int, ...]
 
 
-def draw_batches(fields: list[FloatArray], cameras: list[Camera], steps: int, seed: int) -> Batches:
-    """Draw batches of raw and clean patches, (N, 1, Y, X) each: two patches of each of N / 2 fresh exposures."""
-    rng = np.random.default_rng(seed)
-    for _ in range(steps):
-        pairs = [pair for _ in range(BATCH // 2) for pair in _draw_patches(fields, cameras, rng)]
-        raw, clean = np.stack(pairs, axis=1)  # (N, 1, Y, X) each
-        yield raw, clean
+# Patches of several depths, cut from deeper stacks: a network that has only seen one depth knows every plane by its distance
+# to the padding. The larger patches are for channel attention, which pools over a patch here and over a whole stack in use.
+RECIPES = {
+    "care2d_demo": Recipe(
+        title="CARE 2D demo",
+        cite=CARE,
+        kind="care",
+        options={"n_dim": 2, "depth": 2, "kernel": 3, "first_filters": 16, "residual": True},
+        field=(256, 256),
+        sampling=Sampling(patches=((96, 96),), exposures=4, patches_per_exposure=2),
+        fields=120,
+        steps=3000,
+        learning_rate=2e-3,
+        test=(96, 96),
+        held_out=(256, 256),
+    ),
+    "care3d_demo": Recipe(
+        title="CARE 3D demo",
+        cite=CARE,
+        kind="care",
+        options={"n_dim": 3, "depth": 2, "kernel": 3, "first_filters": 8, "residual": True},
+        field=(16, 256, 256),
+        sampling=Sampling(patches=((8, 64, 64), (12, 64, 64), (16, 64, 64)), exposures=2, patches_per_exposure=4),
+        fields=96,
+        steps=2400,
+        learning_rate=2e-3,
+        test=(12, 64, 64),
+        held_out=(12, 512, 512),
+    ),
+    "rcan3d_demo": Recipe(
+        title="RCAN 3D demo",
+        cite=RCAN,
+        kind="rcan",
+        options={"n_dim": 3, "channels": 16, "blocks": 1, "groups": 2, "reduction": 4},
+        field=(16, 256, 256),
+        sampling=Sampling(patches=((8, 80, 80), (12, 80, 80), (16, 80, 80)), exposures=2, patches_per_exposure=1),
+        fields=96,
+        steps=1800,
+        learning_rate=1.5e-3,
+        test=(12, 64, 64),
+        held_out=(12, 512, 512),
+    ),
+}
 
 
-def _draw_patches(fields: list[FloatArray], cameras: list[Camera], rng: np.random.Generator) -> list[FloatArray]:
-    peak_photons = float(np.exp(rng.uniform(*np.log(TRAINED_PEAK_PHOTONS))))
-    # some specimens shine everywhere: up to half the peak as even background
-    field = fields[rng.integers(len(fields))] + np.float32(max(0.0, rng.uniform(-0.5, 0.5)))
-    raw, clean, _ = in_network_units(expose(field, peak_photons, cameras[rng.integers(len(cameras))], rng))
-    both = np.stack([raw, clean])  # (2, 1, Y, X)
-    return [_turn(_crop(both, rng), rng) for _ in range(2)]
-
-
-def _crop(both: FloatArray, rng: np.random.Generator) -> FloatArray:
-    top, left = rng.integers(0, FIELD[0] - PATCH + 1), rng.integers(0, FIELD[1] - PATCH + 1)
-    return both[..., top : top + PATCH, left : left + PATCH]
-
-
-def _turn(both: FloatArray, rng: np.random.Generator) -> FloatArray:
-    turned = np.rot90(both, rng.integers(4), axes=(-2, -1))
-    return turned[..., ::-1] if rng.random() < 0.5 else turned
-
-
-def train(batches: Batches, steps: int, seed: int) -> Net:
+def train(recipe: Recipe, batches: Batches, steps: int, seed: int) -> Net:
     """Train from fresh weights: mean absolute error, AdamW, the learning rate rising briefly and falling as a cosine."""
     torch.manual_seed(seed)
-    net = build_net("care", OPTIONS, seed)
-    net.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.05)
-    started = time.monotonic()
+    net = build_net(recipe.kind, recipe.options, seed)
+    flat = len(recipe.field) == 2
+    # two to three times faster, in 2D and in 3D
+    layout = torch.channels_last if flat else torch.channels_last_3d
+    net.to(memory_format=layout).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.05)
+    started, recent = time.monotonic(), 0.0
     for step, (raw, clean) in enumerate(batches, 1):
-        with torch.autocast("cpu", torch.bfloat16):
-            restored = net(torch.from_numpy(raw).to(memory_format=torch.channels_last))
+        # in 3D, oneDNN's bfloat16 weight gradients of shallow patches are wrong by half, and differ from run to run
+        with torch.autocast("cpu", torch.bfloat16, enabled=flat):
+            restored = net(torch.from_numpy(raw).to(memory_format=layout))
         loss = torch.nn.functional.l1_loss(restored.float(), torch.from_numpy(clean))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+        recent += _finite(loss.item(), step) / 100
         if step % 100 == 0:
-            print(f"step {step} of {steps}, error {loss.item():.4f}, {time.monotonic() - started:.0f} s", flush=True)
+            print(f"step {step} of {steps}, error {recent:.4f}, {time.monotonic() - started:.0f} s", flush=True)
+            recent = 0.0
     return net
 
 
-def restore(net: Net, exposure: Exposure) -> FloatArray:
-    """Restore a frame as `live-restore restore` would; (Y, X), counts."""
-    raw, _, measured = in_network_units(exposure)
-    return measured.unscale(run_net(net, raw[None])[0])[0]
+def _finite(error: float, step: int) -> float:
+    if not math.isfinite(error):
+        raise FloatingPointError(f"step {step}: the error is {error}, from which no training recovers; lower the learning rate")
+    return error
 
 
-def evaluate(net: Net) -> dict[str, float]:
-    """Score fields and cameras it never saw, at each light level of `TESTED_PEAK_PHOTONS`."""
-    fields, cameras = render_fields(HELD_OUT_SEED, HELD_OUT_FIELDS), build_cameras(HELD_OUT_SEED)
-    found, scores = [], {}
-    for peak_photons in TESTED_PEAK_PHOTONS:
-        rng = np.random.default_rng([HELD_OUT_SEED, int(peak_photons)])
-        taken = [expose(field, peak_photons, cameras[place % CAMERAS], rng) for place, field in enumerate(fields)]
-        level = [score_pair(restore(net, one), one.clean, one.raw) for one in taken]
-        scores[f"gain_db_at_{peak_photons:g}_photons"] = means(level)["gain_db"]
-        found += level
-    scores |= means(found)
-    scores["slope"] = float(np.mean([score.restored.slope for score in found]))
-    return {key: round(value, 4) for key, value in scores.items()}
-
-
-def write(net: Net, scores: dict[str, float], fields: list[FloatArray], steps: int, path: Path) -> None:
-    """Write the package, with a held-out field as its test image."""
-    onnx = to_onnx(net)
-    field, camera = render_fields(HELD_OUT_SEED + 1, 1)[0], build_cameras(HELD_OUT_SEED)[0]
-    corner = expose(field, 15.0, camera, np.random.default_rng(0)).raw[None, :96, :96]  # (1, 96, 96)
-    test_input = measure_percentiles(corner).scale(corner)[None]  # (1, 1, 96, 96)
+def write(recipe: Recipe, net: Net, scores: dict[str, float], facts: ModelFacts, path: Path) -> None:
+    """Write the package, with a corner of a held-out field as its test image."""
+    (field,), camera = render_fields(HELD_OUT_SEED + 1, 1, recipe.field), build_cameras(HELD_OUT_SEED, recipe.field)[0]
+    taken = expose(field, 15.0, camera, np.random.default_rng(0)).raw
+    corner = taken[tuple(slice(size) for size in recipe.test)][None]  # (1, [Z,] Y, X)
+    test_input = measure_percentiles(corner).scale(corner)[None]  # (1, 1, [Z,] Y, X)
     write_package(
         path,
-        name="CARE 2D demo",
-        description="A small CARE network trained on rendered cells only: for demonstrations and tests, not for science.",
-        onnx=onnx,
+        name=recipe.title,
+        description=f"A small {recipe.kind.upper()} network trained on rendered cells only: {_PURPOSE}.",
+        onnx=to_onnx(net),
         test_input=test_input,
         test_output=run_net(net, test_input),
-        facts=_facts(net, onnx, scores, fields, steps),
+        facts=facts.model_copy(update={"scores": scores}),
         licence="BSD-3-Clause",
         authors=("the live_restore developers",),
-        cite=("Weigert et al. 2018, Content-aware image restoration, Nature Methods. doi:10.1038/s41592-018-0216-7",),
+        cite=(recipe.cite,),
         overwrite=True,
     )
 
 
-def _facts(net: Net, onnx: bytes, scores: dict[str, float], fields: list[FloatArray], steps: int) -> ModelFacts:
+def _facts(recipe: Recipe, net: Net, fields: Sequence[FloatArray], steps: int, seed: int) -> ModelFacts:
+    onnx = to_onnx(net)
     low, high = TRAINED_PEAK_PHOTONS
+    how = recipe.sampling
     return ModelFacts(
-        architecture=Architecture(kind="care", options=net.options, parameters=sum(p.numel() for p in net.parameters())),
+        architecture=Architecture(kind=recipe.kind, options=net.options, parameters=sum(p.numel() for p in net.parameters())),
         geometry=measure_geometry(onnx),
         normalisation=Normalisation(measure="percentiles", low_percentile=2.0, high_percentile=99.8, mode="volume"),
         provenance=Provenance(
@@ -195,34 +198,55 @@ def _facts(net: Net, onnx: bytes, scores: dict[str, float], fields: list[FloatAr
             written_by=f"torch {torch.__version__}",
             imported_by=f"live_restore {__version__}",
             notes=(
-                f"{steps} steps of {BATCH} patches of {PATCH} x {PATCH} pixels from {TRAINING_FIELDS} rendered fields",
+                f"seed {seed}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, numpy {np.__version__}",
+                f"{steps} steps of {how.batch} patches of {' or '.join(_by(patch) for patch in how.patches)} pixels "
+                f"from {len(fields)} rendered fields of {_by(fields[0].shape)}",
                 "target: the expected counts, scaled by the percentiles of the raw image, so that the inverse gives counts",
                 "scores: against the rendered truth, fields and cameras with other seeds",
             ),
         ),
         light_levels={"trained_peak_photons_from": low, "trained_peak_photons_to": high},
-        scores=scores,
-        training_pairs_sha256=hashlib.sha256(np.stack(fields).tobytes()).hexdigest(),
+        training_pairs_sha256=fingerprint(fields),
     )
 
 
-def main() -> None:
+def _by(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Render, train, score, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3000, help="8 patches each; 3000 take about 6 minutes")
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("--steps", type=int, help="default: what the bundled weights took")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="for so small a network more are no faster")
-    parser.add_argument("--out", type=Path, default=PACKAGE)
-    options = parser.parse_args()
+    parser.add_argument("--threads", type=int, default=1, help="for so small a network more are hardly faster")
+    parser.add_argument("--fields", type=int, help="rendered for training; default: as for the bundled weights")
+    parser.add_argument("--held-out", type=int, default=8, help="rendered for scoring, at each light level")
+    parser.add_argument("--side", type=int, help="Y and X of all fields, for a quick try")
+    parser.add_argument("--out", type=Path, help="default: among the bundled models")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    fields, cameras = render_fields(TRAINING_SEED, TRAINING_FIELDS), build_cameras(TRAINING_SEED)
+    recipe = RECIPES[options.name]
+    steps, path = options.steps or recipe.steps, options.out or BUNDLED / options.name
     started = time.monotonic()
-    net = train(draw_batches(fields, cameras, options.steps, options.seed), options.steps, options.seed)
-    print(f"trained in {time.monotonic() - started:.0f} s")
-    scores = evaluate(net)
-    print(scores)
-    write(net, scores, fields, options.steps, options.out)
-    print(f"wrote {options.out}, {sum(file.stat().st_size for file in options.out.rglob('*') if file.is_file())} bytes")
+    shape = _narrowed(recipe.field, options.side)
+    fields = render_fields(TRAINING_SEED, options.fields or recipe.fields, shape)
+    cameras = build_cameras(TRAINING_SEED, shape)
+    print(f"rendered in {time.monotonic() - started:.0f} s", flush=True)
+    started = time.monotonic()
+    net = train(recipe, draw_batches(fields, cameras, recipe.sampling, steps, options.seed), steps, options.seed)
+    print(f"trained in {time.monotonic() - started:.0f} s", flush=True)
+    facts = _facts(recipe, net, fields, steps, options.seed)
+    with open_engine("openvino", to_onnx(net), "f32") as engine:
+        rows = score_held_out(engine, options.held_out, _narrowed(recipe.held_out, options.side))
+    print(*table(rows), summary(rows), sep="\n")
+    write(recipe, net, summary(rows), facts, path)
+    print(f"wrote {path}, {sum(file.stat().st_size for file in path.rglob('*') if file.is_file())} bytes")
+
+
+def _narrowed(shape: tuple[int, ...], side: int | None) -> tuple[int, ...]:
+    return shape if side is None else (*shape[:-2], side, side)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ Value = int | str
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class NDTiffFrame:
     """Where one frame lies."""
 
     axes: Mapping[str, Value]
@@ -69,6 +69,13 @@ class _Frame:
             return {}
         return said if isinstance(said, dict) else {}
 
+    def read_into(self, plane: NDArray[Any]) -> None:
+        """Read the pixels into a plane (Y, X)."""
+        try:
+            plane[:] = np.fromfile(self.file, self.dtype, plane.size, offset=self.offset).reshape(plane.shape)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"frame {dict(self.axes)} cannot be read from {self.file}: {error}") from error
+
 
 class NDTiffImage:
     """One position of an NDTiff dataset; see `live_restore.records.images.Image`.
@@ -76,13 +83,13 @@ class NDTiffImage:
     Parameters
     ----------
     info : ImageInfo
-    frames : sequence of _Frame
+    frames : sequence of NDTiffFrame
         Of this position, in any order.
     numbers : ndarray, (T, C, Z), int
         The place of each plane among them, -1 where the dataset has none.
     """
 
-    def __init__(self, info: ImageInfo, frames: "Sequence[_Frame]", numbers: NDArray[np.intp]) -> None:
+    def __init__(self, info: ImageInfo, frames: Sequence[NDTiffFrame], numbers: NDArray[np.intp]) -> None:
         self.info = info
         self.missing = missing_volumes(numbers >= 0)
         self._frames, self._numbers = frames, numbers
@@ -95,7 +102,7 @@ class NDTiffImage:
             raise ImageError(f"'{self.info.name}' lacks {lacking} of time {time}, channel {channel}; leave them out")
         volume = np.empty(self.info.shape[2:], self.info.dtype)  # (Z, Y, X)
         for plane, number in zip(volume, self._numbers[time, channel], strict=True):
-            _read_into(self._frames[number], plane)
+            self._frames[number].read_into(plane)
         return volume
 
     def close(self) -> None:
@@ -124,9 +131,8 @@ def open_ndtiff(path: Path, axes: str | None = None) -> list[Image]:
     """
     if axes is not None:
         raise ImageError(f"{path} is an NDTiff dataset, which says what its axes are; leave --axes out")
-    full = path / "Full resolution"  # version 2, and version 3 with lower resolutions beside
-    frames = _frames(path, full if full.is_dir() else path)
-    by_position: dict[tuple[tuple[str, Value], ...], list[_Frame]] = {}
+    frames = read_frames(path)
+    by_position: dict[tuple[tuple[str, Value], ...], list[NDTiffFrame]] = {}
     for frame in frames:
         by_position.setdefault(frame.position, []).append(frame)
     positions = sorted(by_position, key=lambda position: [_sort_key(value) for _, value in position])
@@ -135,8 +141,15 @@ def open_ndtiff(path: Path, axes: str | None = None) -> list[Image]:
     return [_image(path, name, by_position[p], frames, summary) for name, p in zip(names, positions, strict=True)]
 
 
-def _frames(path: Path, folder: Path) -> list[_Frame]:
-    """All frames that the index names."""
+def read_frames(path: Path) -> list[NDTiffFrame]:
+    """Find all frames that the index of a dataset names, in order of acquisition; some may not be on disk.
+
+    Raises
+    ------
+    ImageError
+    """
+    full = path / "Full resolution"  # version 2, and version 3 with lower resolutions beside
+    folder = full if full.is_dir() else path
     index = folder / "NDTiff.index"
     if not index.is_file():
         raise ImageError(
@@ -146,17 +159,20 @@ def _frames(path: Path, folder: Path) -> list[_Frame]:
         entries = list(tifffile.read_ndtiff_index(index))
     sizes = {file.name: file.stat().st_size for file in folder.glob("*.tif")}
     frames = [
-        _Frame(axes, folder / file, sizes.get(file, 0), offset, height, width, kind, metadata_offset, metadata_bytes)
+        NDTiffFrame(axes, folder / file, sizes.get(file, 0), offset, height, width, kind, metadata_offset, metadata_bytes)
         for axes, file, offset, width, height, kind, _, metadata_offset, metadata_bytes, _ in entries
     ]
     _check_pixels(path, frames)
     if not any(frame.is_on_disk for frame in frames):
         reason = f"none of its {len(frames)} frames is on disk" if frames else "its index names no frame"
-        raise ImageError(f"{path} holds no frame to read: {reason}; the recording was cut off or not copied whole")
+        raise ImageError(
+            f"{path} holds no frame to read: {reason}; the recording was cut off or not copied whole; where its TIFF files "
+            f"are there, rebuild the index: live-restore recover {path}"
+        )
     return frames
 
 
-def _check_pixels(path: Path, frames: Sequence[_Frame]) -> None:
+def _check_pixels(path: Path, frames: Sequence[NDTiffFrame]) -> None:
     kinds = {(frame.pixel_type, frame.height, frame.width) for frame in frames}
     if any(kind == _RGB for kind, _, _ in kinds):
         raise ImageError(f"{path} holds colour frames (8-bit RGB); record in grayscale")
@@ -176,7 +192,9 @@ def _summary(file: Path) -> dict[str, Any]:
             return {}
 
 
-def _image(path: Path, name: str, own: list[_Frame], everywhere: list[_Frame], summary: micromanager.Summary) -> NDTiffImage:
+def _image(
+    path: Path, name: str, own: list[NDTiffFrame], everywhere: list[NDTiffFrame], summary: micromanager.Summary
+) -> NDTiffImage:
     times, zs = _values(own, "time"), _values(own, "z")
     channels = _ordered_channels(everywhere, own, summary)
     places = [{value: i for i, value in enumerate(values)} for values in (times, channels, zs)]
@@ -203,11 +221,11 @@ def _image(path: Path, name: str, own: list[_Frame], everywhere: list[_Frame], s
     return NDTiffImage(info, own, numbers[:kept])
 
 
-def _at(frame: _Frame, axis: str) -> Value:
+def _at(frame: NDTiffFrame, axis: str) -> Value:
     return frame.axes.get(axis, 0)
 
 
-def _values(frames: Sequence[_Frame], axis: str) -> list[Value]:
+def _values(frames: Sequence[NDTiffFrame], axis: str) -> list[Value]:
     return sorted({_at(frame, axis) for frame in frames}, key=_sort_key)
 
 
@@ -220,7 +238,7 @@ def _label(position: tuple[tuple[str, Value], ...]) -> str:
     return "_".join(value if isinstance(value, str) else f"{words.get(axis, axis)}{value}" for axis, value in position)
 
 
-def _ordered_channels(everywhere: list[_Frame], own: list[_Frame], summary: micromanager.Summary) -> list[Value]:
+def _ordered_channels(everywhere: list[NDTiffFrame], own: list[NDTiffFrame], summary: micromanager.Summary) -> list[Value]:
     """Channels of a position: numbers in their order, names in the order of the plan or else of acquisition."""
     planned = {name: place for place, name in enumerate(micromanager.named_channels(summary))}
     first_seen = {_at(frame, "channel"): place for place, frame in reversed(list(enumerate(everywhere)))}
@@ -230,7 +248,7 @@ def _ordered_channels(everywhere: list[_Frame], own: list[_Frame], summary: micr
     )
 
 
-def _channel_name(value: Value, frames: Sequence[_Frame], summary: micromanager.Summary) -> str | None:
+def _channel_name(value: Value, frames: Sequence[NDTiffFrame], summary: micromanager.Summary) -> str | None:
     if isinstance(value, str):
         return value
     planned = micromanager.named_channels(summary)
@@ -240,7 +258,9 @@ def _channel_name(value: Value, frames: Sequence[_Frame], summary: micromanager.
     return micromanager.frame_channel(first.metadata())
 
 
-def _pixel_size_um(frames: Sequence[_Frame], summary: micromanager.Summary) -> tuple[float | None, float | None, float | None]:
+def _pixel_size_um(
+    frames: Sequence[NDTiffFrame], summary: micromanager.Summary
+) -> tuple[float | None, float | None, float | None]:
     """Pixel size (z, y, x) from the summary, or else from the first frames of a stack."""
     z, y, x = micromanager.pixel_size_um(summary)
     if x is None:
@@ -262,10 +282,3 @@ def _gaps(path: Path, times: Sequence[Value], zs: Sequence[Value]) -> tuple[str,
         for axis, numbers in axes.items()
         if len(set(np.diff(numbers).tolist())) > 1
     )
-
-
-def _read_into(frame: _Frame, plane: NDArray[Any]) -> None:
-    try:
-        plane[:] = np.fromfile(frame.file, frame.dtype, plane.size, offset=frame.offset).reshape(plane.shape)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"frame {dict(frame.axes)} cannot be read from {frame.file}: {error}") from error

@@ -38,7 +38,7 @@ class ZarrStore:
 
     def __init__(self, info: RestoredInfo, *, new: bool) -> None:
         if new:
-            _lay_out(info)
+            lay_out(info)
         self._info = info
         self._array = _open_level(info.partial)
 
@@ -76,7 +76,8 @@ def read_said(path: Path) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _lay_out(info: RestoredInfo) -> None:
+def lay_out(info: RestoredInfo) -> None:
+    """Make the group, without a chunk, under its partial name, safely on disk."""
     from ome_writers import AcquisitionSettings, Dimension, OmeZarrFormat, create_stream
 
     z, y, x = info.pixel_size_um

@@ -165,6 +165,11 @@ def grow_specimen(seed: int, field_um: tuple[float, float], coverage: float = 0.
     return Specimen(tuple(_grow_cell(rng, outline) for outline in outlines))
 
 
+def grow_cell(rng: np.random.Generator, centre_um: DoubleArray) -> Cell:
+    """Grow one cell about a (y, x) position."""
+    return _grow_cell(rng, _outline(rng, centre_um))
+
+
 def _scatter_outlines(rng: np.random.Generator, field_um: DoubleArray, coverage: float) -> list[Outline]:
     """Throw cells at random and keep those that overlap no earlier one by much; the first one lands well inside."""
     margin = 12.0
@@ -186,12 +191,13 @@ def _outline(rng: np.random.Generator, centre_um: DoubleArray) -> Outline:
 
 
 def _grow_cell(rng: np.random.Generator, outline: Outline) -> Cell:
-    nucleus = _nucleus(rng, outline)
+    nucleus = grow_nucleus(rng, outline)
     mitochondria = _mitochondria(rng, outline, nucleus)
     return Cell(outline, nucleus, mitochondria, _filaments(rng, outline, nucleus), _vesicles(rng, outline, nucleus))
 
 
-def _nucleus(rng: np.random.Generator, outline: Outline) -> Nucleus:
+def grow_nucleus(rng: np.random.Generator, outline: Outline) -> Nucleus:
+    """Grow the nucleus of a cell with this outline."""
     across = 0.47 * outline.radius_um * rng.uniform(0.9, 1.1)
     elongation = rng.uniform(1.0, 1.35)
     radii = np.array([rng.uniform(2.3, 3.2), across / np.sqrt(elongation), across * np.sqrt(elongation)])

@@ -23,7 +23,7 @@ WAVELENGTHS_UM: dict[Kind, float] = {"nuclei": 0.461, "mitochondria": 0.599, "fi
 # Where one would focus a single plane: mid-nucleus, or the flat part of the cell. µm above the coverslip.
 _FOCUS_UM: dict[Kind, float] = {"nuclei": 3.0, "mitochondria": 1.2, "filaments": 0.9, "vesicles": 1.2}
 # Dye that is not bound, per µm³ of cytoplasm.
-_CYTOPLASM: dict[Kind, float] = {"nuclei": 0.02, "mitochondria": 0.35, "filaments": 0.7, "vesicles": 0.5}
+CYTOPLASM: dict[Kind, float] = {"nuclei": 0.02, "mitochondria": 0.35, "filaments": 0.7, "vesicles": 0.5}
 _MIDDLE_UM = 2.4
 # What glass and medium shine with, as a fraction of the peak.
 _BACKGROUND = 0.02
@@ -158,7 +158,7 @@ class _Canvas:
 
 
 def _paint(canvas: _Canvas, cell: Cell, kind: Kind) -> None:
-    _paint_cytoplasm(canvas, cell.outline, cell.nucleus, _CYTOPLASM[kind])
+    _paint_cytoplasm(canvas, cell.outline, cell.nucleus, CYTOPLASM[kind])
     if kind == "nuclei":
         _paint_nucleus(canvas, cell.nucleus)
     elif kind == "vesicles":
@@ -219,13 +219,23 @@ def _paint_nucleus(canvas: _Canvas, nucleus: Nucleus) -> None:
         canvas.total[window] += dye * _NUCLEUS_STEP_UM
         # the texture is costly: only where it will be seen
         if weights.any():
-            dye[out < 1.1] *= _chromatin(nucleus, positions[out < 1.1])
+            dye[out < 1.1] *= chromatin(nucleus, nucleus.within(positions[out < 1.1]))
             canvas.planes[:, *window] += weights[:, None, None] * dye
 
 
-def _chromatin(nucleus: Nucleus, positions_um: DoubleArray) -> DoubleArray:
-    """How much denser than on average: clumps, a denser rim, dark nucleoli; (N, 3) to (N,)."""
-    within = nucleus.within(positions_um)
+def chromatin(nucleus: Nucleus, within: DoubleArray) -> DoubleArray:
+    """Say how much denser than on average it is: clumps, a denser rim, dark nucleoli.
+
+    Parameters
+    ----------
+    nucleus : Nucleus
+    within : ndarray, (N, 3), float64
+        Positions in its own axes, in units of its radii.
+
+    Returns
+    -------
+    ndarray, (N,), float64
+    """
     own_um = within * nucleus.radii_um
     strengths = np.linalg.norm(nucleus.waves_per_um, axis=1) ** -0.6
     strengths *= np.sqrt(2 / np.sum(strengths**2))  # a texture of variance 1

@@ -1,0 +1,75 @@
+// A line over time, drawn as SVG: what it is now, and between what it was.
+
+const NS = "http://www.w3.org/2000/svg";
+const ROOM = 4;
+
+export class Chart {
+  /** `format` turns a value into words; `fromZero` keeps zero in sight. */
+  constructor(figure, { title, format, fromZero = false }) {
+    Object.assign(this, { figure, title, format, fromZero, points: [] });
+    figure.innerHTML =
+      '<figcaption><span></span><strong></strong></figcaption><div class="plot"><svg role="img"><path class="area"/><path class="curve"/><circle class="now" r="2.5"/></svg></div><div class="span"><span></span><span></span></div>';
+    figure.querySelector("figcaption span").textContent = title;
+    this.svg = figure.querySelector("svg");
+    new ResizeObserver(() => this.draw()).observe(this.svg);
+    this.show([]);
+  }
+
+  /** Points are [seconds, value], oldest first; those without a value are left out. */
+  show(points) {
+    this.points = points.filter(([at, value]) => Number.isFinite(at) && Number.isFinite(value));
+    const values = this.points.map(([, value]) => value);
+    const [least, most, now] = [Math.min(...values), Math.max(...values), values.at(-1)];
+    const [left, right] = this.figure.querySelectorAll(".span span");
+    this.figure.querySelector("strong").textContent = values.length ? this.format(now) : "–";
+    left.textContent = values.length > 1 ? ago(this.points.at(-1)[0] - this.points[0][0]) : "";
+    right.textContent = values.length > 1 ? `${this.format(least)} to ${this.format(most)}` : "";
+    const words = values.length ? `now ${this.format(now)}, between ${this.format(least)} and ${this.format(most)} over ${values.length} volumes` : "nothing yet";
+    this.svg.setAttribute("aria-label", `${this.title}: ${words}`);
+    this.draw();
+  }
+
+  draw() {
+    const { clientWidth: width, clientHeight: height } = this.svg;
+    const [area, curve] = this.svg.querySelectorAll("path");
+    const dot = this.svg.querySelector("circle");
+    dot.style.visibility = this.points.length ? "visible" : "hidden";
+    if (!this.points.length || !width || !height) {
+      curve.removeAttribute("d");
+      area.removeAttribute("d");
+      return;
+    }
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const places = this.places(width, height);
+    const line = places.map(([x, y], at) => `${at ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+    curve.setAttribute("d", line);
+    area.setAttribute("d", `${line}L${places.at(-1)[0].toFixed(1)} ${height}L${places[0][0].toFixed(1)} ${height}Z`);
+    dot.setAttribute("cx", places.at(-1)[0]);
+    dot.setAttribute("cy", places.at(-1)[1]);
+  }
+
+  places(width, height) {
+    const values = this.points.map(([, value]) => value);
+    const [first, last] = [this.points[0][0], this.points.at(-1)[0]];
+    let [least, most] = [this.fromZero ? 0 : Math.min(...values), Math.max(...values)];
+    const margin = Math.max((most - least) * 0.1, Math.abs(most) * 0.02, 1e-9);
+    most += margin;
+    if (!this.fromZero) least -= margin;
+    const x = (at) => ROOM + (last > first ? (at - first) / (last - first) : 1) * (width - 2 * ROOM);
+    const y = (value) => height - ROOM - ((value - least) / (most - least)) * (height - 2 * ROOM);
+    return this.points.map(([at, value]) => [x(at), y(value)]);
+  }
+}
+
+function ago(seconds) {
+  if (seconds < 120) return `last ${Math.round(seconds)} s`;
+  if (seconds < 7200) return `last ${Math.round(seconds / 60)} min`;
+  return `last ${(seconds / 3600).toFixed(1)} h`;
+}
+
+/** An SVG element with attributes. */
+export function svg(name, attributes) {
+  const element = document.createElementNS(NS, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+}

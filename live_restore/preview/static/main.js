@@ -1,0 +1,352 @@
+// The page: takes views as they come, shows them, and says when it can take the next.
+
+import { alertFor, Doubt } from "./alerts.js";
+import { Chart } from "./chart.js";
+import { percentiles, sample, SteadyRanges } from "./contrast.js";
+import { Controls } from "./controls.js";
+import { say, showDose, showLatency, showLedger, showModel, showRates, showRecord, showTrust } from "./figures.js";
+import { keyTable, listenToKeys } from "./keys.js";
+import { Link } from "./link.js";
+import { compose, save } from "./snapshot.js";
+import { Stage } from "./stage.js";
+import { atTime, duration, number, percent, whole } from "./words.js";
+
+const byId = (id) => document.getElementById(id);
+const THEMES = ["dark", "light", "auto"];
+// The restored image is dimmed to this while it is not to be trusted or from before.
+const DIM = 0.45;
+
+class Page {
+  constructor() {
+    this.state = { server: { state: "connecting" }, link: { state: "seeking" }, heardAt: null, address: "" };
+    this.serial = 0;
+    this.view = null;
+    this.layers = null;
+    this.drawnAt = [];
+    this.ranges = new SteadyRanges();
+    this.doubt = new Doubt();
+    this.controls = new Controls({ onWish: () => this.wishAnew(), onLook: () => this.look() });
+    this.stage = new Stage({ onDivider: () => this.controls.change({ share: this.stage?.share ?? 50 }), onPlace: () => this.wishElsewhere() });
+    this.stage.setLayout(this.controls.set.layout);
+    this.stage.setShare(this.controls.set.share);
+    this.charts = {
+      snr: new Chart(byId("chart-snr"), { title: "SNR of raw", format: (value) => number(value, 3) }),
+      raised: new Chart(byId("chart-raised"), { title: "Area that disagrees with raw", format: percent, fromZero: true }),
+      latency_ms: new Chart(byId("chart-latency"), { title: "From camera to restored", format: duration, fromZero: true }),
+    };
+    this.listen();
+    this.setTheme(localStorage.getItem("live_restore_theme") ?? "dark");
+    this.link = new Link({
+      onWelcome: (said) => this.welcome(said),
+      onView: (header, layers) => this.take(header, layers),
+      onLink: (link) => this.setLink(link),
+      onServer: (server) => this.setServer(server),
+    });
+    this.wish();
+  }
+
+  listen() {
+    byId("snapshot").addEventListener("click", () => this.snapshot());
+    byId("fullscreen").addEventListener("click", () => this.fullScreen());
+    byId("theme").addEventListener("click", () => this.nextTheme());
+    byId("keys").addEventListener("click", () => this.help());
+    byId("notice-done").addEventListener("click", () => {
+      this.noticed = this.notice;
+      this.showAlerts();
+    });
+    listenToKeys(keyTable({ controls: this.controls, stage: this.stage, page: this }), this.stage);
+    // a doubt that is over, and rates that have stopped, are seen without a view coming
+    setInterval(() => this.tick(), 1000);
+  }
+
+  // --- asking ---
+
+  wish() {
+    const { set, z } = this.controls;
+    this.link.ask({ serial: this.serial, position: set.position, channel: set.channel, z, trust: set.overlay, ...this.stage.window() });
+  }
+
+  /** Another part of the same image is wanted; at most once per frame. */
+  wishElsewhere() {
+    if (this.elsewhere) return;
+    this.elsewhere = true;
+    setTimeout(() => {
+      this.elsewhere = false;
+      this.wish();
+    }, 60);
+  }
+
+  /** Something else is wanted: what was asked for before is no longer shown, however late it comes. */
+  wishAnew() {
+    this.serial += 1;
+    this.wish();
+    this.look();
+  }
+
+  // --- taking ---
+
+  welcome({ columns, address, software }) {
+    this.columns = columns;
+    this.state.address = address;
+    this.software = software;
+    this.showAlerts();
+  }
+
+  setServer(server) {
+    const back = server.state === "open" && this.state.server.state === "lost";
+    this.state.server = server;
+    if (server.state === "open") this.state.link = { state: "connecting" };
+    this.label();
+    if (back) say(byId("polite"), "The preview's server is back.");
+    this.showAlerts();
+  }
+
+  setLink(link) {
+    const back = link.state === "live" && this.state.link.state === "gone";
+    this.state.link = link;
+    if (back) say(byId("polite"), "The restore process is back.");
+    this.label();
+    this.showAlerts();
+  }
+
+  take(header, layers) {
+    this.state.heardAt = Date.now() / 1000;
+    if (header.serial !== this.serial) return; // the wish that replaced it is under way
+    this.status = header.status;
+    if (!layers.raw || this.isOld(header)) {
+      this.showFigures();
+      this.wish();
+      return;
+    }
+    this.view = header;
+    this.layers = layers;
+    this.shownSerial = header.serial;
+    this.state.model = this.modelOf(header.channel);
+    this.controls.shown(header.channel, header.planes);
+    this.measure();
+    this.judge();
+    this.look();
+    this.stage.load(layers, header, () => this.painted());
+    this.showFigures();
+  }
+
+  isOld(header) {
+    const { view } = this;
+    return view && view.session === header.session && this.shownSerial === header.serial && (header.number < view.number || (header.number === view.number && sameWindow(header, view)));
+  }
+
+  painted() {
+    this.drawnAt.push(performance.now());
+    this.drawnAt = this.drawnAt.slice(-20);
+    Object.assign(byId("canvas").dataset, { number: this.view.number, block: this.view.block });
+    this.wish();
+  }
+
+  tick() {
+    this.judge();
+    this.showRates();
+    this.showAlerts();
+  }
+
+  // --- what the view says ---
+
+  get run() {
+    const runs = this.status?.runs ?? [];
+    return runs.find((run) => run.run === this.view?.run) ?? runs.at(-1);
+  }
+
+  get trust() {
+    return this.view?.said.trust ?? {};
+  }
+
+  modelOf(channel) {
+    const models = this.status?.models ?? [];
+    return models.find((model) => model.channel === channel) ?? models.find((model) => model.channel === "*");
+  }
+
+  judge() {
+    this.state.distrusted = this.doubt.judge(this.trust, performance.now());
+  }
+
+  measure() {
+    this.samples = ["raw", "restored"].filter((name) => this.layers[name]).map((name) => sample(this.layers[name]));
+    const key = `${this.view.channel} ${this.view.z < 0 ? "projection" : "plane"}`;
+    this.automatic = this.ranges.follow(key, percentiles(this.samples));
+  }
+
+  // --- drawing ---
+
+  /** Hand the stage what it needs to draw, and draw. */
+  look() {
+    const { controls, stage } = this;
+    const { set } = controls;
+    if (stage.layout !== set.layout) stage.setLayout(set.layout);
+    const range = set.auto && this.automatic ? this.automatic : set;
+    stage.pixelSize = this.pixelSize();
+    stage.settings = {
+      low: range.low, high: Math.max(range.high, range.low + 1e-3), gamma: controls.gamma, colours: controls.colourTable(),
+      overlay: set.overlay, opacity: set.opacity / 100, dim: this.isStale() ? DIM : 1,
+      ...(Number.isFinite(this.trust.threshold) ? { threshold: this.trust.threshold } : {}),
+    };
+    if (set.auto && this.automatic) Object.assign(set, { low: range.low, high: range.high });
+    if (this.samples) controls.showRange(range, this.samples);
+    byId("legend").hidden = !set.overlay || !this.layers?.trust;
+    this.label();
+    stage.request();
+  }
+
+  pixelSize() {
+    const size = this.run?.plan?.pixel_size_um;
+    return Number.isFinite(size) && size > 0 ? size : null;
+  }
+
+  isStale() {
+    return Boolean(this.state.distrusted) || this.state.link.state === "gone" || this.state.server.state === "lost";
+  }
+
+  label() {
+    const { view, layers } = this;
+    byId("empty").hidden = Boolean(view);
+    if (!view) return;
+    const old = this.state.link.state === "gone" || this.state.server.state === "lost";
+    const since = old ? `, from ${atTime(this.state.link.heard_unix_s ?? this.state.heardAt)}` : "";
+    say(byId("label-raw-note"), `the record${since}`);
+    say(byId("label-restored-note"), (this.state.distrusted ? "do not trust" : "a prediction") + since);
+    byId("label-restored").dataset.state = this.state.distrusted || old ? "bad" : "good";
+    byId("slab").hidden = !view.slab;
+    say(byId("slab"), view.slab ? `provisional: ${view.slab} of ${view.planes} planes` : "");
+    byId("no-restored").hidden = Boolean(layers.restored);
+    say(byId("no-restored"), layers.restored ? "" : this.whyNotRestored());
+    say(byId("stamp"), this.stamp());
+    byId("canvas").setAttribute("aria-label", `Raw and restored image: ${this.stamp()}`);
+  }
+
+  whyNotRestored() {
+    if (this.view.light === "high") return "A reference at high light; it is not restored";
+    return this.state.model ? "Not restored yet" : `No model for channel ${this.view.channel}`;
+  }
+
+  stamp() {
+    const { time, position, channel, z, planes } = this.view;
+    const plane = planes < 2 ? "" : z < 0 ? `, maximum of ${planes} planes` : `, z ${z + 1} of ${planes}`;
+    return `${channel}, time ${time}, position ${position}${plane}`;
+  }
+
+  showFigures() {
+    const { run, status } = this;
+    this.offer();
+    this.showRates();
+    showTrust(this.trust);
+    showDose(run?.exposure_ms);
+    showModel(this.modelOf(this.view?.channel), this.view?.said.provenance ?? {});
+    showLatency(run?.latency_ms);
+    if (this.columns) {
+      showLedger(byId("hook-ledger"), byId("hook-sum"), run?.hook, this.columns.hook);
+      showLedger(byId("restore-ledger"), byId("restore-sum"), run?.ledger, this.columns.restore);
+    }
+    showRecord(run, status);
+    this.showTimeline(run?.timeline ?? []);
+    this.showAlerts();
+  }
+
+  offer() {
+    const { run } = this;
+    const seen = (name) => [...new Set((run?.timeline ?? []).map((entry) => entry[name]).filter((word) => word !== undefined))];
+    const all = (planned, name) => [...new Set([...(planned ?? []), ...seen(name)])].map(String);
+    this.controls.offer(all(run?.plan?.channels, "channel"), all(run?.plan?.positions, "position"));
+  }
+
+  showTimeline(timeline) {
+    const { set } = this.controls;
+    const shown = timeline.filter(
+      (entry) => entry.channel === (set.channel || this.view?.channel) && (!set.position || String(entry.position) === set.position),
+    );
+    for (const [name, chart] of Object.entries(this.charts)) chart.show(shown.map((entry) => [entry.unix_s, entry[name]]));
+  }
+
+  showRates() {
+    const recent = this.drawnAt.filter((at) => performance.now() - at < 4000);
+    const rate = recent.length > 1 ? (1000 * (recent.length - 1)) / (recent.at(-1) - recent[0]) : 0;
+    showRates(this.run, rate, this.state.server.state === "open" && this.state.link.state === "live");
+  }
+
+  showAlerts() {
+    this.state.run = this.run;
+    const alert = alertFor(this.state);
+    const box = byId("alert");
+    box.dataset.level = alert?.level ?? "";
+    box.hidden = !alert;
+    say(byId("alert-title"), alert?.title ?? "");
+    say(byId("alert-text"), alert?.text ?? "");
+    this.alert = alert;
+    this.showNotice();
+    this.showPulse();
+    document.title = alert?.level === "stop" ? `⚠ ${alert.title}` : "live_restore preview";
+    if (this.stage?.settings && this.stage.settings.dim !== (this.isStale() ? DIM : 1)) this.look();
+  }
+
+  showNotice() {
+    const newest = this.run?.warnings?.at(-1) ?? "";
+    this.notice = newest.replaceAll(/[\d.,]+/g, "#"); // with other numbers it is the same warning
+    byId("notice").hidden = !newest || this.notice === this.noticed;
+    say(byId("notice-words"), newest);
+    if (this.noticeSaid !== this.notice) say(byId("notice-text"), newest);
+    this.noticeSaid = this.notice;
+  }
+
+  showPulse() {
+    const { server, link } = this.state;
+    const state = server.state === "open" ? link.state : server.state;
+    const words = { connecting: "Connecting", open: "Live", lost: "No server", seeking: "Waiting", live: "Live", gone: "Gone", failed: "Failed" };
+    byId("pulse").dataset.state = state;
+    say(byId("pulse-word"), words[state]);
+  }
+
+  // --- the page itself ---
+
+  async snapshot() {
+    if (!this.view) return;
+    const { settings } = this.stage;
+    const model = this.modelOf(this.view.channel);
+    const sheet = compose(this.stage, {
+      raw: `Raw ${byId("label-raw-note").textContent}`,
+      restored: `Restored ${byId("label-restored-note").textContent} ${byId("slab").textContent}`.trim(),
+      alert: this.alert?.level === "stop" ? this.alert.title : "",
+      stamp: `${this.view.run}: ${this.stamp()}`,
+      model: model ? `${model.model}, ${model.engine}, ${model.precision}, normalisation ${model.normalisation}` : "no model",
+      contrast: `${whole(settings.low)} to ${whole(settings.high)} counts, gamma ${settings.gamma.toFixed(2)}, ${this.controls.colour}`,
+      overlay: settings.overlay ? "orange: invented, blue: erased" : "",
+    });
+    const { run, channel, time } = this.view;
+    await save(sheet, `${run}_t${time}_${channel}.png`.replaceAll(/[^\w.-]+/g, "_"));
+    say(byId("polite"), "The snapshot is saved.");
+  }
+
+  fullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else document.documentElement.requestFullscreen?.();
+  }
+
+  nextTheme() {
+    this.setTheme(THEMES[(THEMES.indexOf(this.theme) + 1) % THEMES.length]);
+  }
+
+  setTheme(theme) {
+    this.theme = THEMES.includes(theme) ? theme : "dark";
+    document.documentElement.dataset.theme = this.theme;
+    localStorage.setItem("live_restore_theme", this.theme);
+    say(byId("theme"), { auto: "Auto", dark: "Dark", light: "Light" }[this.theme]);
+    byId("theme").setAttribute("aria-label", `Theme: ${this.theme}`);
+  }
+
+  help() {
+    byId("keys-dialog").showModal();
+  }
+}
+
+/** Whether two views show the same part of the image, equally fine. */
+function sameWindow(one, other) {
+  return one.block === other.block && String(one.region) === String(other.region);
+}
+
+new Page();

@@ -1,0 +1,104 @@
+"""What the trust figures mean, in plain sentences for the screen.
+
+Receives figures; hands on reasons not to trust, notes, and whether the light is what the model was trained for. It does
+not know images.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# From this share of the area raised, the restored image is not to be trusted: five times what honest networks show.
+_TOO_MUCH_RAISED = 0.005
+# One window that deviates by more than this, beyond what is tolerated, is a wrong structure beyond doubt.
+_BEYOND_DOUBT = 10.0
+_TOO_MUCH_SATURATED = 0.05
+_LEAST_SLOPE = 0.5
+# Below this sd of z in the smallest windows, the restored image still carries the raw one's noise.
+_NOISE_KEPT = 0.7
+# Peaks within a quarter of the trained range are within the error of their estimate.
+_MARGIN = 1.25
+# Electrons per photon of scientific CMOS cameras, where nobody said; most have 0.7 to 0.95.
+_USUAL_EFFICIENCY = 0.7
+
+
+def reasons(figures: Mapping[str, Any]) -> list[str]:
+    """Why the restored volume is not to be trusted; empty where there is no reason."""
+    said = [_raised(figures)] if figures["raised"] > _TOO_MUCH_RAISED else _certain(figures)
+    if figures["broken"]:
+        said.append(f"{figures['broken']} restored pixels are not numbers")
+    if figures["slope"] < _LEAST_SLOPE:
+        said.append(f"the restored image hardly follows the raw one (slope {figures['slope']:.2g} where 1 is expected)")
+    if figures["saturated"] > _TOO_MUCH_SATURATED:
+        said.append(f"{_percent(figures['saturated'])} of the pixels are saturated, and nothing can be said of them")
+    return said
+
+
+def _raised(figures: Mapping[str, Any]) -> str:
+    worst = figures["places"][0]
+    return f"the network removed or invented structure on {_percent(figures['raised'])} of the image, most at {_where(worst)}"
+
+
+def _certain(figures: Mapping[str, Any]) -> list[str]:
+    places = figures["places"]
+    if not places or abs(places[0]["score"]) < _BEYOND_DOUBT:
+        return []
+    did, z = "removed" if places[0]["sign"] == "erased" else "invented", abs(places[0]["score"])
+    return [f"the network {did} a structure at {_where(places[0])}, {z:.0f} standard deviations beyond noise"]
+
+
+def _where(place: Mapping[str, Any]) -> str:
+    plane = f", plane {place['z']}" if place["z"] else ""
+    return f"(y={place['y']}, x={place['x']}{plane})"
+
+
+def notes(figures: Mapping[str, Any], noise_why: str) -> list[str]:
+    """Say what else should be known of the check itself."""
+    said = [noise_why] if noise_why else []
+    sd = figures["sd_z"]["1"]
+    if sd < _NOISE_KEPT:
+        said.append(
+            f"the restored image keeps the raw image's noise (sd of z {sd:.2g} where 1 is expected): the check sees little"
+        )
+    if 0 < figures["saturated"] <= _TOO_MUCH_SATURATED:
+        said.append(f"{_percent(figures['saturated'])} of the pixels are saturated and were left out")
+    return said
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def regime(figures: Mapping[str, Any], light_levels: Mapping[str, float]) -> str:
+    """Say whether the light is outside what the model was trained for.
+
+    Parameters
+    ----------
+    figures : mapping
+        Of `live_restore.restore.trust.Trust`.
+    light_levels : mapping
+        Facts of the model: ``trained_peak_photons_from``, ``trained_peak_photons_to``, photons per pixel that one
+        pixel in a thousand exceeds.
+
+    Returns
+    -------
+    str
+        A sentence, or nothing: the light is within the range, or the range is unknown.
+    """
+    photons = figures.get("peak_photons")
+    about = "" if photons is not None else "about "
+    if photons is None:
+        if figures.get("peak_e") is None or figures.get("gain_known") is False:
+            return ""
+        photons = figures["peak_e"] / _USUAL_EFFICIENCY
+    lowest, highest = light_levels.get("trained_peak_photons_from"), light_levels.get("trained_peak_photons_to")
+    if lowest is not None and photons * _MARGIN < lowest:
+        return (
+            f"the brightest structures give {about}{photons:.2g} photons per pixel, and the model was trained for {lowest:g} "
+            "or more: expect missing and invented detail; give more light or a longer exposure"
+        )
+    if highest is not None and photons > _MARGIN * highest:
+        return (
+            f"the brightest structures give {about}{photons:.3g} photons per pixel, and the model was trained for up to "
+            f"{highest:g}: it may smooth away what the raw image shows; less light would do"
+        )
+    return ""

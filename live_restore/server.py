@@ -1,0 +1,340 @@
+"""The restore process: startup, loop, shutdown. Frames come in over the wire; restored volumes go back, on screens and on disk.
+
+Receives options; hands on nothing, and ends when it is told to. This is where the rooms meet; each of its threads is a file of
+its own in `live_restore.serving`::
+
+    clients ══ network ──► restore ──► check ──► record
+                  ▲           │          │
+                  └───────────┴──────────┘   restored volumes for the acquisition, views for the viewers
+
+It does not know acquisition engines or browsers.
+"""
+
+import logging
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from live_restore.frames import Volume
+from live_restore.records.runs import volume_words
+from live_restore.restore.noise import CameraNoise
+from live_restore.restore.scheduler import Scheduler
+from live_restore.serving.checking import Checking, Checks, NoChecks, checked, said_of
+from live_restore.serving.models import ModelChoice, Models, choice_of
+from live_restore.serving.network import Network, Parts
+from live_restore.serving.recording import Recording
+from live_restore.serving.restoring import Outcome, Restoring
+from live_restore.serving.run import Runs
+from live_restore.serving.status import Identity, Status
+from live_restore.serving.views import Views
+from live_restore.wire.messages import Answer, Command, RestoredSent
+from live_restore.wire.security import ServerKeys
+from live_restore.wire.sockets import ENDPOINT, Listener
+
+__all__ = ["ModelChoice", "ServeOptions", "Server", "serve"]
+
+_log = logging.getLogger(__name__)
+# A network thread that fails this often in a row is broken for good.
+_MOST_FAILURES = 100
+# How long a second stop waits for what a thread has in hand.
+_AT_ONCE_S = 5.0
+# Threads hand the interpreter on after this long; Python's own 5 ms would add up to a volume's whole latency.
+_SWITCH_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """What the restore process is to do.
+
+    Attributes
+    ----------
+    address : str
+        Where it listens; port 0: any that is free.
+    models : tuple of ModelChoice
+        Channels without one are shown as they are.
+    noise : CameraNoise or None
+        Of the camera; None: estimated from the images.
+    trust : {"every", "newest", "before", "none"}
+        Which restored volumes are checked for photon consistency. ``every``: beside the restoration of the next, so that the
+        volume goes back to the acquisition at once, without the figures; a check that is slower than the network slows all down.
+        ``newest``: as every, but what the check cannot keep up with goes unchecked, and says so. ``before``: every volume, before it
+        goes back, with the figures. ``none``: none.
+    max_waiting : int
+        How many whole volumes may wait.
+    max_waiting_bytes : int
+        What waiting and unfinished volumes may take.
+    deadline_s, quiet_s : float
+        When unfinished volumes end, see `live_restore.restore.volumes.Assembly`.
+    records : Path or None
+        Where runs are recorded whose raw dataset is not on this machine; None: ``live_restore_runs`` in the current folder.
+    keys : Path or None
+        Folder of the keys that addresses other than this machine's need.
+    """
+
+    address: str = ENDPOINT
+    models: tuple[ModelChoice, ...] = ()
+    noise: CameraNoise | None = None
+    trust: Literal["every", "newest", "before", "none"] = "every"
+    max_waiting: int = 4
+    max_waiting_bytes: int = 4 << 30
+    deadline_s: float = 60.0
+    quiet_s: float = 2.0
+    records: Path | None = None
+    keys: Path | None = None
+
+
+def serve(options: ServeOptions, ready: Callable[[str], None] = lambda address: None) -> None:
+    """Run the restore process until it is stopped, by the command ``stop`` or a signal: once to drain, twice to end at once.
+
+    Parameters
+    ----------
+    options : ServeOptions
+    ready : callable
+        Told the address when clients can come.
+
+    Raises
+    ------
+    WireError
+        If the address cannot be used.
+    ModelError, EngineError, ValueError
+        If a model cannot be loaded or served.
+    """
+    sys.setswitchinterval(_SWITCH_S)
+    with Server(options) as server, _signals(server.stop):
+        ready(server.address)
+        while not server.wait(0.5):  # in steps, so that signals are heard on every system
+            pass
+
+
+class Server:
+    """The restore process, within whatever process makes it; a context manager that starts and stops it.
+
+    Attributes
+    ----------
+    address : str
+        With the real port.
+    """
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._options = options
+        keys = ServerKeys.read(options.keys) if options.keys else None
+        self._listener = Listener(options.address, keys)
+        self.address = self._listener.address
+        try:
+            self._models = Models(options.models)
+        except BaseException:
+            self._listener.close()
+            raise
+        self._stops = self._draining = 0
+        self._over = Event()
+        self._swapping: Thread | None = None
+        self._connect(options)
+        self._thread = Thread(target=self._main, name="network", daemon=True)
+
+    def _connect(self, options: ServeOptions) -> None:
+        """Make the parts, and tell each who comes after it."""
+        session = uuid.uuid4().hex
+        self._runs, self._views = Runs(), Views(options.max_waiting_bytes)
+        self._checks: Checks | NoChecks = NoChecks() if options.trust == "none" else Checks(options.noise)
+        self._recording = Recording(options.records, lambda: {"models": self._models.described()})
+        self._checking = Checking(
+            self._checks,
+            self._views,
+            self._recording,
+            newest_only=options.trust == "newest",
+            looking=lambda: self._network.looking,
+            shown=self._listener.wake,
+        )
+        scheduler = Scheduler(options.max_waiting, options.max_waiting_bytes)
+        self._restoring = Restoring(self._models, scheduler, self._restored, self._failed)
+        identity = Identity(session, self.address, time.monotonic_ns())
+        self._network = Network(
+            Parts(
+                self._listener,
+                self._models,
+                self._runs,
+                self._restoring,
+                self._checking,
+                self._recording,
+                self._views,
+                Status(identity, self._models, self._runs),
+            ),
+            session,
+            deadline_s=options.deadline_s,
+            quiet_s=options.quiet_s,
+            max_bytes=2 * options.max_waiting_bytes,
+            ordered=self._ordered,
+        )
+
+    def start(self) -> None:
+        """Begin to serve."""
+        for part in (self._recording, self._checking, self._restoring, self._thread):
+            part.start()
+
+    def stop(self) -> None:
+        """End: the first time when all that was accepted is done, the second time at once. From any thread or signal handler."""
+        self._stops += 1
+        self._listener.wake()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it has ended; whether it has."""
+        return self._over.wait(timeout_s)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stops = max(1, self._stops)
+        self._listener.wake()
+        self.wait()
+
+    # --- the network thread -------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        failures = 0
+        while not self._ended():
+            try:
+                self._network.turn()
+                failures = 0
+            except Exception:  # a message nobody foresaw must not end the process
+                _log.exception("network thread")
+                failures += 1
+                if failures == _MOST_FAILURES:
+                    break
+        self._network.say_what_waits()
+        self._listener.close()
+        self._over.set()
+
+    def _ended(self) -> bool:
+        """Carry a stop on, from thread to thread; whether all have ended."""
+        if self._stops and not self._draining:
+            self._draining = 1
+            self._network.drain()
+            self._restoring.stop()
+        if self._stops > 1 and self._draining < 2:
+            self._draining, self._deadline_s = 2, time.monotonic() + _AT_ONCE_S
+            self._restoring.stop(at_once=True)
+            self._checking.stop(at_once=True)
+            self._recording.stop(at_once=True)
+        return self._draining > 0 and self._have_ended()
+
+    def _have_ended(self) -> bool:
+        late = self._draining == 2 and time.monotonic() > self._deadline_s
+        if not self._restoring.join(0) and not late:
+            return False
+        for run in self._runs.all():
+            if not run.closed:
+                self._checking.finish(run)
+        self._checking.stop()
+        if not self._checking.join(0) and not late:
+            return False
+        self._recording.stop()
+        return self._recording.join(0) or late
+
+    # --- what the threads tell ----------------------------------------------------------------------------------------
+
+    def _restored(self, outcome: Outcome) -> None:
+        """The restore thread has a volume, or a slab of one: it goes back to the acquisition before anything else is done."""
+        run = self._runs.get(outcome.volume.run)
+        if run is None:
+            return
+        said, trust = said_of(outcome), None
+        if outcome.slab:
+            self._checking.take(run, outcome, said)
+            return
+        if self._options.trust == "before":
+            said, trust = checked(self._checks, outcome, said)
+        if run.results != "none":
+            self._network.send(run.client, _sent(outcome, run.results, said))
+        run.volume("restored")
+        self._checking.take(run, outcome, said, trust)
+
+    def _failed(self, volume: Volume, why: str) -> None:
+        """The restore thread could not restore a volume."""
+        run = self._runs.get(volume.run)
+        if run is None:
+            return
+        run.volume("failed")
+        run.warn(f"failed {volume.key.channel}", f"{volume.key} could not be restored: {why}")
+        self._recording.note(run, "failed", **volume_words(volume.key), planes=len(volume.infos), why=why)
+
+    def _ordered(self, client: bytes, command: Command) -> None:
+        """Somebody gives an order."""
+        if command.name == "stop":
+            self._stops += 1
+            self._network.send(client, Answer({"state": "draining" if self._stops == 1 else "ending"}))
+        elif self._swapping is not None and self._swapping.is_alive():
+            self._network.send(client, Answer(refused="another model is being loaded; try again when it is ready"))
+        else:
+            self._swapping = Thread(target=self._swap, args=(client, dict(command.options)), name="swap", daemon=True)
+            self._swapping.start()
+
+    def _swap(self, client: bytes, options: dict[str, Any]) -> None:
+        """Change a channel's model; a thread of its own, for loading takes seconds."""
+        try:
+            choice = choice_of(options)
+            loaded = self._models.swap(choice)
+        except Exception as failed:  # the old model goes on, whatever the new one threw
+            why = str(failed) or type(failed).__name__
+            self._tell_runs("model not changed", f"the model was not changed: {why}", options, why=why)
+            self._network.send(client, Answer(refused=why))
+            return
+        self._tell_runs("model changed", "", options, loaded=loaded)
+        self._network.send(client, Answer(loaded))
+
+    def _tell_runs(self, event: str, warning: str, options: dict[str, Any], **said: Any) -> None:
+        for run in self._runs.all():
+            if run.closed:
+                continue
+            self._recording.note(run, event, asked=options, **said)
+            if warning:
+                run.warn("swap", warning)
+            else:
+                run.unwarn("swap")
+
+
+def _sent(outcome: Outcome, results: str, said: dict[str, Any]) -> RestoredSent:
+    volume = outcome.volume
+    return RestoredSent(
+        volume.run,
+        volume.key,
+        _in_counts(outcome.pixels) if results == "uint16" else np.ascontiguousarray(outcome.pixels),
+        max(info.captured_ns for info in volume.infos),
+        said["trust"],
+        said["provenance"],
+        said["stages_ms"],
+    )
+
+
+def _in_counts(pixels: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Round to whole counts, 0 to 65535."""
+    rounded = pixels + np.float32(0.5)
+    np.clip(rounded, 0, 65535, out=rounded)
+    return rounded.astype(np.uint16)
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C and the system's request to end call `stop`; only the main thread may ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), lambda number, frame: stop()) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

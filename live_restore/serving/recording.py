@@ -1,0 +1,275 @@
+"""The record thread: restored volumes, events and tables into the run folder, while the next volume is restored.
+
+Receives runs, restored volumes and words; hands on nothing but what is on disk, and says in the run when the disk refuses. A
+volume that could not be written was restored all the same: it counts as such, the events name it ``not_recorded``, and
+backfill restores it again. It does not know how the pixels are laid out, nor sockets.
+
+Where: in the run folder beside the raw dataset, where that exists on this machine; else in a folder of the run's own name in
+`records`. Never elsewhere, whatever comes over the wire: a folder that belongs to something else is never entered, and
+neither is a link.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from live_restore.errors import ImageError
+from live_restore.frames import Volume
+from live_restore.records.runs import RunFolder, run_folder, volume_words
+from live_restore.records.sidecar import Sidecar
+from live_restore.serving.lane import Lane
+from live_restore.serving.run import Run
+
+_log = logging.getLogger(__name__)
+FloatArray = NDArray[np.float32]
+# Where runs go whose raw dataset is not on this machine, if nobody says: in the folder in which the process was started.
+RECORDS = Path("live_restore_runs")
+# The disk is nearly full when fewer volumes, or fewer bytes, than these fit.
+_FEW_VOLUMES, _FEW_BYTES = 20, 2 << 30
+_LOOK_S = 5.0
+# So many events wait for a folder that is not there yet.
+_MOST_EARLY = 99
+# Parts of a run's status that are kept in its folder.
+_KEPT = ("ledger", "volumes", "replaced", "latency_ms", "exposure_ms", "warnings", "state")
+
+
+class Recording:
+    """The record thread; other threads may call what is public, and none of it waits.
+
+    Parameters
+    ----------
+    records : Path or None
+        For runs whose raw dataset is not on this machine.
+    described : callable
+        Says what ``run.json`` shall tell of the models.
+    """
+
+    def __init__(self, records: Path | None, described: Callable[[], Mapping[str, Any]]) -> None:
+        self._records = records or RECORDS
+        self._described = described
+        self._lane = Lane("record")
+        self._folders: dict[str, _Folder] = {}
+        self._saving: set[str] = set()
+
+    def start(self) -> None:
+        """Begin."""
+        self._lane.start()
+
+    def write(self, run: Run, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> None:
+        """Record a restored volume."""
+
+        def put() -> None:
+            self._write(run, volume, pixels, said)
+
+        def leave() -> None:
+            self._of(run).note("not_recorded", **volume_words(volume.key), why="the restore process was stopped")
+
+        self._lane.put(put, leave, volume.pixels.nbytes + pixels.nbytes)
+
+    @property
+    def waiting(self) -> int:
+        """How many restored volumes wait for the disk."""
+        return self._lane.waiting
+
+    @property
+    def nbytes(self) -> int:
+        """What they take."""
+        return self._lane.nbytes
+
+    def note(self, run: Run, event: str, **said: Any) -> None:
+        """Add an event."""
+        at = round(time.time(), 3)
+        self._lane.add(lambda: self._of(run).note(event, at_unix_s=at, **said))
+
+    def save(self, run: Run) -> None:
+        """Write the run's table as it is now, unless that is about to be done."""
+        if run.name not in self._saving:
+            self._saving.add(run.name)
+            self._lane.add(lambda: self._save(run))
+
+    def finish(self, run: Run) -> None:
+        """Write the run's table and close its files; another word about the run opens them again."""
+
+        def close() -> None:
+            folder = self._of(run)
+            del self._folders[run.name]
+            folder.finish()
+
+        self._lane.add(close)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """End when all is written, or with the volume in hand."""
+        self._lane.stop(at_once=at_once)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until it has ended; whether it has."""
+        return self._lane.join(timeout_s)
+
+    def _of(self, run: Run) -> "_Folder":
+        return self._folders.setdefault(run.name, _Folder(run, self._records, self._described))
+
+    def _save(self, run: Run) -> None:
+        self._saving.discard(run.name)
+        self._of(run).save()
+
+    def _write(self, run: Run, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> None:
+        began = time.monotonic()
+        if self._of(run).write(volume, pixels, said):
+            run.timings.add({"write": (time.monotonic() - began) * 1e3})
+
+
+class _Folder:
+    """The files of one run.
+
+    The folder is made when there is something to keep and its place is known for sure: at once where the raw dataset is there, else
+    with the first restored volume, for acquisition engines make their folder with the first frame, and after the run began.
+    """
+
+    def __init__(self, run: Run, records: Path, described: Callable[[], Mapping[str, Any]]) -> None:
+        self._run, self._records, self._described = run, records, described
+        self._folder: RunFolder | None = None
+        self._refused = False
+        self._early: list[tuple[str, Mapping[str, Any]]] = []
+        self._sidecar: Sidecar | None = None
+        self._saved: Mapping[str, Any] = {}
+        self._looked_s = -_LOOK_S
+
+    def write(self, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> bool:
+        """Write a volume; whether it is on disk."""
+        folder = self._begun(for_certain=True)
+        if folder is None:
+            return False
+        try:
+            sidecar = self._opened(folder, volume, pixels)
+            sidecar.write(volume.key, np.ascontiguousarray(pixels, np.float32), said)
+        except Exception as refused:  # a full disk, a volume of another size, a fault in a library: the next one gets its turn
+            _log.warning("%s was not recorded: %s", volume.key, refused)
+            self.note("not_recorded", **volume_words(volume.key), why=_reason(refused))
+            self._run.warn(
+                "disk", f"the last volume that was not recorded: {volume.key}, for {_reason(refused)}; see the events"
+            )
+            return False
+        finally:
+            self._look_at_the_disk(folder, pixels.nbytes)
+        return True
+
+    def note(self, event: str, **said: Any) -> None:
+        """Add an event; it waits where the folder is not there yet."""
+        folder = self._begun()
+        if folder is None:
+            self._early = [*self._early[-_MOST_EARLY:], (event, said)]
+            return
+        try:
+            folder.note(event, **said)
+        except (OSError, TypeError) as refused:
+            _log.warning("event %s %s was not recorded: %s", event, said, refused)
+
+    def save(self) -> None:
+        """Write the table, if it has changed."""
+        folder, counts = self._begun(), self._run.ledger.counts()
+        if folder is None or counts == self._saved:
+            return
+        status = self._run.status(time.monotonic_ns())
+        try:
+            folder.describe("restore.json", {name: status[name] for name in _KEPT})
+            self._saved = counts
+        except OSError as refused:
+            self._run.warn("disk", f"the run's table cannot be written: {_reason(refused)}")
+
+    def finish(self) -> None:
+        """Write the table, close everything; a run that never had a frame leaves nothing behind."""
+        if self._folder is None and not self._run.ledger["taken"]:
+            return
+        self._begun(for_certain=True)
+        self._saved = {}
+        self.save()
+        self.note("closed", ledger=self._run.ledger.counts())
+        for part in (self._sidecar, self._folder):
+            if part is not None:
+                with suppress(OSError, ImageError):  # a full disk was told of when it refused a volume
+                    part.close()
+
+    def _begun(self, *, for_certain: bool = False) -> RunFolder | None:
+        """Give the folder, made or taken up if need be; None if its place is not known yet, or it was refused."""
+        if self._folder is not None or self._refused or not (for_certain or _raw_of(self._run)):
+            return self._folder
+        try:
+            self._folder = _begin(self._run, self._records, self._described())
+        except (OSError, ImageError, ValueError) as refused:
+            self._refused = True
+            self._run.warn(
+                "records", f"nothing is recorded: {_reason(refused)}. Restored volumes are shown, and backfill restores them"
+            )
+            _log.warning("nothing is recorded of %s: %s", self._run.name, refused)
+            return None
+        self._run.folder = self._folder.path
+        early, self._early = self._early, []
+        for event, said in early:
+            self.note(event, **said)
+        return self._folder
+
+    def _opened(self, folder: RunFolder, volume: Volume, pixels: FloatArray) -> Sidecar:
+        if self._sidecar is None:
+            plan = self._run.plan
+            self._sidecar = Sidecar(
+                folder.path,
+                pixel_size_um=_spacing(plan, volume, pixels),
+                frame_interval_s=plan.get("interval_s"),
+                provenance={"note": "restored pixels are a prediction; the raw images are the record"},
+                positions=plan.get("positions") or (),
+                channels=plan.get("channels") or (),
+            )
+        return self._sidecar
+
+    def _look_at_the_disk(self, folder: RunFolder, volume_bytes: int) -> None:
+        if time.monotonic() - self._looked_s < _LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        with suppress(OSError):
+            free = self._run.bytes_free = shutil.disk_usage(folder.path).free
+            if free < max(_FEW_BYTES, _FEW_VOLUMES * volume_bytes):
+                left = free // max(1, volume_bytes)
+                self._run.warn("space", f"the disk is nearly full: {free / 1e9:.1f} GB are free, room for {left} more volumes")
+            else:
+                self._run.unwarn("space")
+
+
+def _begin(run: Run, records: Path, described: Mapping[str, Any]) -> RunFolder:
+    """Make the folder of a run, or take up the one that it has."""
+    raw = _raw_of(run)
+    path = run_folder(raw) if raw else records.absolute() / _safe(run.name)
+    if path.is_symlink():
+        raise ImageError(f"{path} is a link, and records are never written through one; remove it")
+    return RunFolder.begin(path, run.name, raw, plan=dict(run.plan), **described)
+
+
+def _raw_of(run: Run) -> Path | None:
+    """Where the raw dataset is; None if it is not, or not yet, on this machine."""
+    return run.raw if run.raw is not None and run.raw.is_absolute() and run.raw.is_dir() else None
+
+
+def _safe(name: str) -> str:
+    """Refuse what is more, or less, than the name of a folder."""
+    if name != Path(name).name or name in {"", ".", ".."} or not name.isprintable():
+        raise ImageError(f"run {name!r} is no name for a folder")
+    return name
+
+
+def _spacing(plan: Mapping[str, Any], volume: Volume, pixels: FloatArray) -> tuple[float | None, float | None, float | None]:
+    """Pixel size (z, y, x) of the restored volume, µm; finer than the raw one's where the network is."""
+    in_plane = volume.infos[0].pixel_size_um or plan.get("pixel_size_um") or None
+    step = plan.get("z_step_um") or None
+    finer = [after / before for after, before in zip(pixels.shape, volume.pixels.shape, strict=True)]
+    z, y, x = (size and abs(size) / factor for size, factor in zip((step, in_plane, in_plane), finer, strict=True))
+    return z, y, x
+
+
+def _reason(refused: Exception) -> str:
+    return (getattr(refused, "strerror", None) or str(refused) or type(refused).__name__).rstrip(".")

@@ -1,0 +1,252 @@
+"""The run: what the restore process knows of one acquisition.
+
+Receives what the wire, the restore thread and the record thread find out; hands on the run's part of the status. Usable from any
+thread. It decides nothing, and touches neither sockets nor files.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from live_restore.frames import FrameInfo, Volume, VolumeKey
+from live_restore.ledger import Ledger
+from live_restore.restore.volumes import Assembly
+from live_restore.serving.timings import Rate, Timings
+from live_restore.wire.messages import Begin
+
+_NS = 1_000_000_000
+# A hook that has said nothing for so long is called silent.
+SILENT_S = 5.0
+# The status tells of so many volumes, and of so many warnings.
+_TIMELINE, _WARNINGS = 300, 20
+# What the hook left out lately is judged over this long.
+_BEHIND_S = 10.0
+_MOST_CHANNELS = 64
+
+
+@dataclass(slots=True)
+class _Exposure:
+    """Light spent on one channel, milliseconds."""
+
+    frames: int = 0
+    low_ms: float = 0.0
+    high_frames: int = 0
+    high_ms: float = 0.0
+
+    def said(self) -> dict[str, Any]:
+        reference = self.frames * self.high_ms / self.high_frames if self.high_frames else None
+        return {"frames": self.frames, "low_ms": round(self.low_ms, 3), "reference_ms": reference and round(reference, 3)}
+
+
+class Run:
+    """One acquisition, from its `Begin` on.
+
+    Attributes
+    ----------
+    name : str
+    raw : Path or None
+        The raw dataset.
+    plan : mapping
+    results : {"none", "float32", "uint16"}
+    client : bytes
+        Who sends it.
+    ledger : Ledger
+    assembly : Assembly
+        The network thread's.
+    folder : Path or None
+        Where it is recorded; None as long as nothing is, or nothing can be.
+    closed : bool
+        Whether its records have been closed.
+    """
+
+    def __init__(self, begin: Begin, client: bytes, ledger: Ledger, assembly: Assembly, now_ns: int) -> None:
+        self.name, self.ledger, self.assembly = begin.run, ledger, assembly
+        self.raw: Path | None = None
+        self.plan: Mapping[str, Any] = {}
+        self.folder: Path | None = None
+        self.bytes_free: int | None = None
+        self.timings = Timings()
+        self._lock = Lock()
+        self._arrived: dict[VolumeKey, int] = {}
+        self._volumes: dict[str, int] = {}
+        self._exposures: dict[str, _Exposure] = {}
+        self._timeline: deque[dict[str, Any]] = deque(maxlen=_TIMELINE)
+        self._warnings: OrderedDict[str, str] = OrderedDict()
+        self._hook: dict[str, int] = {}
+        self._skips: deque[tuple[int, int, int]] = deque(maxlen=64)
+        self._frames, self._restored = Rate(), Rate()
+        self.begin(begin, client, now_ns)
+
+    # --- the network thread tells -----------------------------------------------------------------------------------
+
+    def begin(self, begin: Begin, client: bytes, now_ns: int) -> None:
+        """The run begins, or goes on."""
+        self.raw = Path(begin.raw) if begin.raw else self.raw
+        self.plan, self.results, self.client = {**self.plan, **begin.plan}, begin.results, client
+        self.ended = self.closed = False
+        self.heard_ns = now_ns
+
+    def end(self, hook: Mapping[str, int]) -> None:
+        """No frame comes any more."""
+        self.ended = True
+        self._hook = dict(hook) or self._hook
+
+    def beat(self, hook: Mapping[str, int], now_ns: int) -> None:
+        """The hook tells of its table."""
+        self._hook = dict(hook) or self._hook
+        self._skips.append((now_ns, self._hook.get("taken", 0), self._hook.get("skipped", 0)))
+
+    def frame(self, info: FrameInfo, now_ns: int) -> None:
+        """A frame was taken."""
+        self._frames.add(now_ns)
+        self._arrived[info.key] = now_ns
+        exposure_ms = info.exposure_ms if info.exposure_ms is not None else info.asked_exposure_ms or 0.0
+        with self._lock:
+            if info.key.channel not in self._exposures and len(self._exposures) >= _MOST_CHANNELS:
+                return
+            exposure = self._exposures.setdefault(info.key.channel, _Exposure())
+            if info.key.light == "high":
+                exposure.high_frames, exposure.high_ms = exposure.high_frames + 1, exposure.high_ms + exposure_ms
+            else:
+                exposure.frames, exposure.low_ms = exposure.frames + 1, exposure.low_ms + exposure_ms
+
+    def arrived(self, key: VolumeKey, otherwise_ns: int) -> int:
+        """When the last frame of a volume that ended had arrived."""
+        return self._arrived.pop(key, otherwise_ns)
+
+    @property
+    def at_once(self) -> int:
+        """How many volumes come in side by side when all is well: channels may take turns within a stack."""
+        planned = self.plan.get("channels")
+        return max(1, len(self._exposures), len(planned) if isinstance(planned, list) else 0)
+
+    def silent(self, now_ns: int) -> bool:
+        """Whether the hook has not been heard of for long."""
+        return not self.ended and now_ns - self.heard_ns > SILENT_S * _NS
+
+    # --- any thread tells -------------------------------------------------------------------------------------------
+
+    def volume(self, column: str) -> None:
+        """A volume came to an end."""
+        with self._lock:
+            self._volumes[column] = self._volumes.get(column, 0) + 1
+
+    def restored(self, volume: Volume, said: Mapping[str, Any], now_ns: int) -> None:
+        """A volume was restored; `said` as in the journal."""
+        self._restored.add(now_ns)
+        self.timings.add({**said["stages_ms"], "total": said["latency_ms"]})
+        key, trust = volume.key, said["trust"]
+        point = {
+            "time": key.time,
+            "position": key.position,
+            "channel": key.channel,
+            "snr": trust.get("snr"),
+            "raised": trust.get("raised"),
+            "unix_s": round(max(info.unix_ns for info in volume.infos) / _NS, 3),
+            "latency_ms": said["latency_ms"],
+        }
+        with self._lock:
+            self._timeline.append(point)
+
+    def warn(self, about: str, sentence: str) -> bool:
+        """Say a warning; a newer one about the same thing replaces it. Tells whether it is a new one."""
+        with self._lock:
+            before = self._warnings.pop(about, None)
+            self._warnings[about] = sentence
+            while len(self._warnings) > _WARNINGS:
+                self._warnings.popitem(last=False)
+            return before != sentence
+
+    def unwarn(self, about: str) -> None:
+        """Take a warning back."""
+        with self._lock:
+            self._warnings.pop(about, None)
+
+    # --- and it is told of ------------------------------------------------------------------------------------------
+
+    def judge_pace(self, now_ns: int) -> None:
+        """Warn if the hook leaves out volumes because we are too slow; take it back when it no longer does."""
+        lately = [entry for entry in self._skips if now_ns - entry[0] <= _BEHIND_S * _NS]
+        taken, skipped = (lately[-1][n] - lately[0][n] if lately else 0 for n in (1, 2))
+        if taken <= 0 or skipped <= 0:
+            self.unwarn("behind")
+            return
+        share, restoring = min(1.0, skipped / taken), self._restored.per_s(now_ns)
+        arrive = f", {restoring / (1 - share):.2g} arrive" if share < 1 else ""
+        self.warn(
+            "behind",
+            f"falling behind: restoring {restoring:.2g} volumes/s{arrive}; {share:.0%} are left for backfill",
+        )
+
+    def state(self, now_ns: int) -> str:
+        """``running``, ``ended`` or ``silent``."""
+        return "ended" if self.ended else "silent" if self.silent(now_ns) else "running"
+
+    def status(self, now_ns: int, *, timeline: bool = True) -> dict[str, Any]:
+        """Give everything that a viewer or the command line shows of it, in JSON."""
+        self.judge_pace(now_ns)
+        with self._lock:
+            volumes, points = dict(self._volumes), list(self._timeline) if timeline else []
+            warnings = list(self._warnings.values())
+            exposures = {channel: exposure.said() for channel, exposure in self._exposures.items()}
+        return {
+            "run": self.name,
+            "raw": None if self.raw is None else str(self.raw),
+            "folder": None if self.folder is None else str(self.folder),
+            "state": self.state(now_ns),
+            "plan": dict(self.plan),
+            "hook": dict(self._hook),
+            "ledger": self.ledger.counts(),
+            "replaced": self.assembly.replaced,
+            "volumes": {**volumes, "skipped": self._skipped_volumes()},
+            "frames_per_s": self._frames.per_s(now_ns),
+            "volumes_per_s": self._restored.per_s(now_ns),
+            "bytes_free": self.bytes_free,
+            "latency_ms": self.timings.percentiles(),
+            "timeline": points,
+            "exposure_ms": exposures,
+            "warnings": warnings,
+        }
+
+    def _skipped_volumes(self) -> int:
+        """Estimate from the hook's frames how many volumes it left out."""
+        planes = self.plan.get("planes") or self.planes
+        return -(-self._hook.get("skipped", 0) // max(1, planes))
+
+    planes = 1  # of the last volume that was whole
+
+
+class Runs:
+    """The runs by name, the newest last; those that are over and closed are forgotten beyond a number.
+
+    Parameters
+    ----------
+    most : int
+    """
+
+    def __init__(self, most: int = 20) -> None:
+        self._most, self._lock = most, Lock()
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+
+    def add(self, run: Run) -> list[Run]:
+        """Take a run; gives those that were forgotten for it."""
+        with self._lock:
+            self._runs[run.name] = run
+            over = [old for old in self._runs.values() if old.closed]
+            forgotten = over[: max(0, len(self._runs) - self._most)]
+            for old in forgotten:
+                del self._runs[old.name]
+            return forgotten
+
+    def get(self, name: str) -> Run | None:
+        """Give a run by name; None if it has not begun here."""
+        with self._lock:
+            return self._runs.get(name)
+
+    def all(self) -> list[Run]:
+        """Give all that are known."""
+        with self._lock:
+            return list(self._runs.values())
