@@ -5,7 +5,7 @@ by the same code as live. What was restored is kept at once, so it can be stoppe
 files are laid out, nor how a network is run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -336,12 +336,3 @@ def _movie(key: VolumeKey) -> tuple[str, str]:
 
 def _size(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
-
-
-def left_lines(outcome: Backfilled) -> Iterator[str]:
-    """Say in words what is not restored, a line per reason."""
-    for reason, keys in outcome.left.items():
-        if keys:
-            frames = outcome.frames.get(reason, 0)
-            first = ", ".join(str(key) for key in keys[:3]) + (", ..." if len(keys) > 3 else "")
-            yield f"{len(keys)} volumes ({frames} frames) not restored: {LEFT[reason]} ({first})"

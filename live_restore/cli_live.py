@@ -20,6 +20,9 @@ from live_restore.terminal import Bars
 from live_restore.terminal_live import Frames, print_account, print_backfilled, print_demo, print_findings, status_page
 
 if TYPE_CHECKING:
+    from live_restore.acquire.acquisition import AcquisitionPlan
+    from live_restore.acquire.hook import RestoreHook
+    from live_restore.acquire.run import EngineName
     from live_restore.config import HardwareConfig
     from live_restore.wire.messages import Answer, Command
     from live_restore.wire.security import ClientKeys
@@ -106,9 +109,9 @@ def serve(
         float | None, typer.Option(help="Seconds after which a volume that does not grow is given up.", min=0.1)
     ] = None,
     trust: Annotated[
-        Literal["beside", "before", "none"],
-        typer.Option(help="Check photon consistency beside the next volume, before a volume goes back, or never."),
-    ] = "beside",
+        Literal["every", "newest", "before", "none"],
+        typer.Option(help="Check photon consistency of every volume, of as many as go, before a volume goes back, or never."),
+    ] = "every",
     records: Annotated[
         Path | None, typer.Option(help="Where to keep runs whose raw data is not on this machine. [dim]default: here[/]")
     ] = None,
@@ -144,9 +147,8 @@ def serve(
         keys=keys or (rig.serve.keys if rig else None),
     )
     for choice in choices:
-        err.print(
-            f"loading {escape(str(choice.package.name))} for {'every other channel' if choice.channel == '*' else choice.channel}"
-        )
+        channel = "every other channel" if choice.channel == "*" else choice.channel
+        err.print(f"loading {escape(choice.package.name)} for {escape(channel)}")
     run(options, ready=lambda where: print(f"listening on {where}", flush=True))
     err.print("the restore process has ended")
 
@@ -166,7 +168,6 @@ def acquire(
     ] = None,
     restore: Annotated[bool, typer.Option("--restore/--no-restore", help="Send frames to the restore process.")] = True,
     keys: Keys = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it starts.")] = False,
 ) -> None:
     """Acquire a time-lapse, z-stacks, channels and positions, restored while it runs.
 
@@ -176,20 +177,18 @@ def acquire(
     """
     from live_restore.acquire.acquisition import read_acquisition
     from live_restore.acquire.hook import RestoreHook
-    from live_restore.acquire.run import run
 
     rig = _configuration(config) or _demo_configuration()
     asked = read_acquisition(plan, rig)
     folder = keys or rig.serve.keys
     if not restore:
-        done = _acquired(run, asked, rig, None, engine, output, yes)
-    else:
-        with RestoreHook(address or rig.serve.address, keys=folder) as hook:
-            if not hook.wait_attached(2.0):
-                err.print("[yellow]no restore process answers; it may be started at any time: live-restore serve[/]")
-            done = _acquired(run, asked, rig, hook, engine, output, yes)
-        out.print(escape(str(hook.summary())))
-    out.print(escape(done))
+        _acquired(asked, rig, None, engine, output)
+        return
+    with RestoreHook(address or rig.serve.address, keys=folder) as hook:
+        if not hook.wait_attached(2.0):
+            err.print("[yellow]no restore process answers; it may be started at any time: live-restore serve[/]")
+        _acquired(asked, rig, hook, engine, output)
+    out.print(escape(str(hook.summary())))
 
 
 def view(
@@ -391,11 +390,27 @@ def _demo_configuration() -> "HardwareConfig":
 
 def _by_channel(models: Sequence[str]) -> dict[str, Path]:
     """``DAPI=a`` and ``b`` to {"DAPI": a, "*": b}."""
-    named = {}
+    named: dict[str, Path] = {}
     for text in models:
         channels, path = split_model(text)
         named |= {channel: package_path(path) for channel in channels or ("*",)}
     return named
+
+
+def _acquired(
+    asked: "AcquisitionPlan",
+    rig: "HardwareConfig",
+    hook: "RestoreHook | None",
+    engine: "EngineName | None",
+    output: Path | None,
+) -> None:
+    """Run an acquisition, and say what became of it."""
+    from live_restore.acquire.run import run
+
+    with Frames(err) as bar:
+        done = run(asked, rig, hook, engine=engine, directory=output, progress=bar.frames)
+    stopped = ", stopped by you" if done.stopped else ""
+    out.print(f"{done.frames} of {done.planned} frames in {done.seconds:.1f} s{stopped}: [bold]{escape(str(done.raw))}[/]")
 
 
 def _client_keys(folder: Path | None) -> "ClientKeys | None":

@@ -241,7 +241,7 @@ def _stopped(restoring: Child) -> tuple[str, ...]:
     said = dict(answer.said) if isinstance(answer, Answer) else {}
     if not stop_restore_process(restoring):
         raise AcquisitionError("the restore process did not end; what it had written is safe")
-    run = next(iter(said.get("runs", ())), {})
+    run: dict[str, Any] = next(iter(said.get("runs", ())), {})
     models = [f"{row['channel']}: {row['model']} on {row['engine']}" for row in said.get("models", ())]
     return (*models, *_told(run))
 
@@ -264,7 +264,7 @@ def _last_volumes(plan: AcquisitionPlan, raw: Path, beside: Path, core: "DemoCor
     newest = {key.channel: key for key in sorted(said)}
     if not newest:
         return []
-    with open_raw(raw) as taken, Sidecar(beside) as sidecar:
+    with open_raw(raw, {}) as taken, Sidecar(beside) as sidecar:
         return [
             _Last(
                 key,
@@ -305,5 +305,5 @@ def _row(last: _Last) -> GalleryRow:
     brightest = int(last.truth.mean(axis=(1, 2)).argmax())
     peak = f"{np.percentile(last.truth, 99.9):.0f} photons at the brightest"
     title = f"{last.key.channel}, time point {last.key.time}, plane {brightest + 1} of {len(last.raw)}, {peak}"
-    planes = (volume[brightest] for volume in (last.raw, last.restored, last.truth))
-    return GalleryRow(title, *planes, f"{last.model}, {last.engine}", PIXEL_SIZE_UM)
+    raw, restored, truth = last.raw[brightest], last.restored[brightest], last.truth[brightest]
+    return GalleryRow(title, raw, restored, truth, f"{last.model}, {last.engine}", PIXEL_SIZE_UM)

@@ -111,11 +111,8 @@ def judge_buffer(seen: dict[str, Any], config: HardwareConfig) -> Finding:
         f"{size_mb:.0f} MB; {BUFFER_S:g} s of this camera at its shortest exposure, {shortest_ms:g} ms, are {wanted_mb:.0f} MB"
     )
     if size_mb < wanted_mb:
-        return warning(
-            "circular buffer",
-            f"{found}: a pause of the computer may end a fast series",
-            f"circular_buffer_mb = {wanted_mb:.0f}",
-        )
+        cure = f"write circular_buffer_mb = {wanted_mb:.0f} under [micromanager]"
+        return warning("circular buffer", f"{found}: a pause of the computer may end a fast series", cure)
     return ok("circular buffer", found)
 
 

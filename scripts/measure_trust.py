@@ -73,9 +73,7 @@ def really_wrong(exposed: Exposed, restored: FloatArray, trust: Trust) -> tuple[
 def honest(restorer: Restorer, fields: int) -> dict[tuple[str, int], list[float]]:
     """Print what is raised on restorations as they are; the areas in percent by kind and peak."""
     print(f"\n## Raised on honest restorations, per cent of the area; {fields} fields of each kind")
-    print(
-        "| photons at the brightest | perfect | network, mean | worst field | raised windows | truly off by > 2 sd | > 3 sd |"
-    )
+    print("| photons at the brightest | perfect | network, mean | worst field | raised windows | truly off: > 2 sd | > 3 sd |")
     print("|---|---|---|---|---|---|---|")
     areas: dict[tuple[str, int], list[float]] = defaultdict(list)
     for peak in PEAKS:
@@ -163,7 +161,7 @@ def cost(restorer: Restorer, turns: int = 25) -> None:
             restore(restorer, exposed.raw)
 
         _print_turns(
-            f"bundled CARE 2D, 3×3, 16 filters, f32, {size}²", network, check, exposed, restored, turns if size == 512 else 5
+            f"bundled CARE 2D, 3x3, 16 filters, f32, {size}²", network, check, exposed, restored, turns if size == 512 else 5
         )
         if size == 512:
             with open_engine("openvino", _default_care(), "f32") as engine:
@@ -172,7 +170,7 @@ def cost(restorer: Restorer, turns: int = 25) -> None:
                 def default(batch: FloatArray = batch) -> None:
                     engine.infer(batch)
 
-                _print_turns("CARE 2D default, 5×5, 32 filters, f32, 512²", default, check, exposed, restored, turns)
+                _print_turns("CARE 2D default, 5x5, 32 filters, f32, 512²", default, check, exposed, restored, turns)
 
 
 def _print_turns(

@@ -37,10 +37,14 @@ class Structure:
     size_px: float
 
     def __str__(self) -> str:
-        return f"blob, σ {self.size_px:g} px" if self.kind == "blob" else f"filament, {self.size_px:g} px"
+        return (
+            f"blob, \N{GREEK SMALL LETTER SIGMA} {self.size_px:g} px"
+            if self.kind == "blob"
+            else f"filament, {self.size_px:g} px"
+        )
 
     def draw(self, rng: np.random.Generator) -> DoubleArray:
-        """Draw it about the middle of a square, at a random place within the middle pixel and angle; its brightest is about 1."""
+        """Draw it about the middle of a square, at random within the middle pixel, and turned; its brightest is about 1."""
         y, x = np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1] - rng.uniform(-0.5, 0.5, (2, 1, 1))
         if self.kind == "blob":
             return np.asarray(np.exp(-(y * y + x * x) / (2 * self.size_px**2)))
@@ -158,10 +162,8 @@ def _places(shape: tuple[int, ...], rng: np.random.Generator) -> Iterator[tuple[
 def of_strength(shape: DoubleArray, snr: float, exposed: Exposed, square: tuple[slice, slice]) -> DoubleArray:
     """Scale a structure to electrons per pixel of this matched-filter SNR."""
     camera = exposed.camera
-    dark = camera.read_noise_e[square].astype(np.float64) ** 2 + 1 / (
-        12 * camera.gain_adu_per_e[square].astype(np.float64) ** 2
-    )
-    variance = exposed.electrons[square] + dark
+    read_noise, gain = (values[square].astype(np.float64) for values in (camera.read_noise_e, camera.gain_adu_per_e))
+    variance = exposed.electrons[square] + read_noise**2 + 1 / (12 * gain**2)
     low, high = 0.0, 1e5
     for _ in range(40):
         middle = (low + high) / 2

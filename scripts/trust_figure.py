@@ -24,7 +24,7 @@ ERASED, INVENTED = "#f6b04e", "#e0559b"
 # From small to large, in the tones of the restored images; the filament in white.
 SIZES = ("#2a7fb0", "#33a3c7", "#5ac6d2", "#93dfd8", "#d2f3ea", "#ffffff")
 ICE = LinearSegmentedColormap.from_list("ice", ("#000000", "#0b2540", "#11557f", "#1f8fae", "#6cc7cf", "#c4ecdf", "#ffffff"))
-HEIGHT_IN = 9.2
+HEIGHT_IN = 8.75
 PANEL_IN = 3.6
 GAP_IN = 0.2
 
@@ -51,20 +51,14 @@ def draw(
     """Draw the page."""
     figure = new_figure(path, HEIGHT_IN)
     top = HEIGHT_IN - 0.98
-    write_line(
-        figure,
-        HEIGHT_IN,
-        MARGIN_IN,
-        HEIGHT_IN - 0.48,
-        "Does the restored image still agree with the photons?",
-        size=15,
-        weight="bold",
-    )
-    subtitle = "no ground truth: raw minus restored, in units of the camera's own noise, in windows of σ 1, 2, 4 and 8 pixels"
+    title = "Does the restored image still agree with the photons?"
+    write_line(figure, HEIGHT_IN, MARGIN_IN, HEIGHT_IN - 0.48, title, size=15, weight="bold")
+    windows = "in windows of \N{GREEK SMALL LETTER SIGMA} 1, 2, 4 and 8 pixels"
+    subtitle = f"no ground truth: raw minus restored, in units of the camera's own noise, {windows}"
     write_line(figure, HEIGHT_IN, MARGIN_IN, HEIGHT_IN - 0.76, subtitle, size=10, color=MUTED)
     _panels(figure, example, top)
-    _curves(figure, planted, structures, top - PANEL_IN - 0.95)
-    _areas(figure, areas, top - PANEL_IN - 0.95)
+    _curves(figure, planted, structures, top - PANEL_IN - 0.8)
+    _areas(figure, areas, top - PANEL_IN - 0.8)
     save(figure, path)
 
 
@@ -75,7 +69,7 @@ def _panels(figure: Figure, example: Example, top: float) -> None:
     for number, (name, pixels) in enumerate(panels):
         axes = _axes(figure, MARGIN_IN + number * (width + GAP_IN), top - PANEL_IN, width, PANEL_IN)
         rows = round(pixels.shape[1] * PANEL_IN / width)
-        axes.imshow(pixels[:rows], cmap="gray" if number == 2 else ICE, vmin=low, vmax=high * (1.6 if number == 2 else 1))
+        axes.imshow(pixels[:rows], cmap="gray" if number == 2 else ICE, vmin=low, vmax=high)
         axes.set_axis_off()
         axes.text(0.022, 0.968, name, transform=axes.transAxes, va="top", fontsize=11, weight="bold", color=INK, **shade())
         if number:
@@ -83,6 +77,8 @@ def _panels(figure: Figure, example: Example, top: float) -> None:
             _mark(axes, example.erased, ERASED, "erased")
         if number == 2:
             axes.imshow(_overlay(example.map[:rows], example.threshold))
+            said = f"full colour: {example.threshold:g} standard deviations or more; faint: 2.5"
+            axes.text(0.022, 0.03, said, transform=axes.transAxes, fontsize=8.5, color=INK, **shade())
 
 
 def _overlay(tenths: NDArray[np.int8], threshold: float) -> FloatArray:
@@ -109,9 +105,8 @@ def _curves(figure: Figure, planted: Sequence[Planted], structures: Sequence[Str
         axes.axhline(95, color=MUTED, lw=0.8, ls=(0, (4, 4)))
         for structure, colour in zip(structures, SIZES, strict=True):
             snrs = sorted({one.snr for one in planted})
-            found = [
-                [one.found for one in planted if (one.structure, one.way, one.snr) == (structure, way, snr)] for snr in snrs
-            ]
+            mine = [one for one in planted if (one.structure, one.way) == (structure, way)]
+            found = [[one.found for one in mine if one.snr == snr] for snr in snrs]
             line: dict[str, Any] = {"ls": (0, (3, 1.5))} if structure.kind == "filament" else {}
             axes.plot(snrs, [100 * np.mean(each) for each in found], color=colour, lw=1.7, label=str(structure), **line)
         axes.set_xlim(1, 10)
@@ -145,9 +140,8 @@ def _areas(figure: Figure, areas: Mapping[tuple[str, int], Sequence[float]], top
     axes.set_yticks([0.001, 0.01, 0.1, 1], ["≤0.001", "0.01", "0.1", "1"])
     axes.minorticks_off()
     style_axes(axes, "photons at the brightest", "area raised, %")
-    axes.text(
-        0.0, 1.02, "on honest restorations", transform=axes.transAxes, fontsize=11.5, weight="bold", color=INK, va="bottom"
-    )
+    heading: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 11.5, "weight": "bold", "color": INK, "va": "bottom"}
+    axes.text(0.0, 1.02, "on honest restorations", **heading)
     words: dict[str, Any] = {"frameon": False, "fontsize": 8.5, "labelcolor": INK, "borderaxespad": 0.2}
     axes.legend(loc="upper right", ncols=2, columnspacing=0.8, handletextpad=0.1, **words)
 

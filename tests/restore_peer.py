@@ -123,7 +123,7 @@ def until(condition, timeout_s=10.0, what=""):
 
 
 if __name__ == "__main__":
-    with Peer(f"tcp://127.0.0.1:{sys.argv[1]}", keep=False):
-        print("ready", flush=True)
+    with Peer(f"tcp://127.0.0.1:{sys.argv[1]}", keep=False) as peer:
+        print("ready", peer.address, flush=True)
         while True:
             time.sleep(1)

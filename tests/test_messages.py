@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -36,6 +37,8 @@ from live_restore.wire.messages import (
     decode,
     encode,
 )
+
+PROTOCOL = Path(__file__).resolve().parents[1] / "docs" / "protocol.md"
 
 # --- any message -------------------------------------------------------------------------------------------------------
 
@@ -371,6 +374,23 @@ def test_names_that_no_file_may_have(name):
 @pytest.mark.parametrize("name", ["r", "2024-05-01 cells (3)", "r" * RUN_CHARACTERS, "Zellen äöü", "v1.2_final"])
 def test_names_that_a_file_may_have(name):
     assert fit_for_a_file(name)
+
+
+def test_the_documented_message_is_read():
+    page = PROTOCOL.read_text(encoding="utf-8")
+    header, size = re.search(r"```\n(\{.*?\})\n<(\d+) bytes>", page, re.DOTALL).groups()
+    frame = decode([header.encode(), bytes(int(size))]).frame
+    assert frame.pixels.shape == (2048, 2048) and frame.info.key.channel == "GFP" and frame.info.stage_um == (12.5, -3.0, None)
+
+
+def test_every_kind_and_every_field_is_documented():
+    page = PROTOCOL.read_text(encoding="utf-8")
+    for kind in KINDS.values():
+        row = re.search(rf"^\| `{kind.word}` \|.*", page, re.MULTILINE)
+        assert row, kind.word
+    said = set(re.findall(r"`(\w+)`", page)) | set(re.findall(r'"(\w+)":', page))
+    for noun in (*KINDS, FrameInfo, VolumeKey):
+        assert set(noun.__slots__) - {"frame"} <= said, noun
 
 
 # --- pixels ------------------------------------------------------------------------------------------------------------

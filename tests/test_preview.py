@@ -199,7 +199,9 @@ def test_any_restored_pixels_can_be_sent(pixels):
 
 def test_a_picture_holds_its_layers_where_the_header_says():
     raw = np.arange(15, dtype=np.uint16).reshape(3, 5)
-    shown = View(4, "run", VolumeKey(2, "1", "GFP"), 1, 3, 2, raw, raw * np.float32(0.5), -raw.astype(np.int8), {"trust": {}}, {})
+    shown = View(
+        4, "run", VolumeKey(2, "1", "GFP"), 1, 3, 2, raw, raw * np.float32(0.5), -raw.astype(np.int8), {"trust": {}}, {}
+    )
     encoded = picture(Seen(shown, Wish(serial=9), "one"))
     length = int.from_bytes(encoded[:4], "little")
     header = json.loads(encoded[4 : 4 + length])
@@ -230,7 +232,7 @@ def test_blocks_are_averaged_and_doubts_are_kept():
 @pytest.mark.parametrize("block", [1, 2, 5, 64])
 @pytest.mark.parametrize("finer", [1, 2])
 def test_any_window_gives_pixels_of_the_region_it_names(region, block, finer):
-    y, x = np.mgrid[: 6 * finer, : 8 * finer]
+    _, x = np.mgrid[: 6 * finer, : 8 * finer]
     window = Window(region, block)
     x0, y0, x1, y1 = window.of((6, 8))
     assert 0 <= x0 < x1 <= 8 and 0 <= y0 < y1 <= 6
@@ -291,7 +293,15 @@ def watching(served, token=None, **headers):
 
 
 def ask(socket, serial=1, channel="GFP", z=-1, trust=False, region=(), block=1):
-    said = {"serial": serial, "position": "", "channel": channel, "z": z, "trust": trust, "region": list(region), "block": block}
+    said = {
+        "serial": serial,
+        "position": "",
+        "channel": channel,
+        "z": z,
+        "trust": trust,
+        "region": list(region),
+        "block": block,
+    }
     socket.send(json.dumps(said))
 
 
@@ -351,9 +361,8 @@ def test_plane_channel_trust_and_window_are_as_asked(preview, movie):
         header = next_seen(socket, serial=5, channel="DAPI", z=2, trust=True, region=(0, 0, 32, 16), block=2)
     assert (header["serial"], header["channel"], header["z"]) == (5, "DAPI", 2)
     assert header["region"] == [0, 0, 32, 16]
-    assert {name: layer["shape"] for name, layer in header["layers"].items()} == dict.fromkeys(
-        ("raw", "restored", "trust"), [8, 16]
-    )
+    shapes = {name: layer["shape"] for name, layer in header["layers"].items()}
+    assert shapes == {"raw": [8, 16], "restored": [8, 16], "trust": [8, 16]}
 
 
 def test_a_late_viewer_is_at_most_one_volume_behind(stand_in, preview):

@@ -162,8 +162,8 @@ def test_the_door_opens():
 class Serving:
     """A listener in a thread, that answers and remembers everything it hears."""
 
-    def __init__(self, keys):
-        self.listener = Listener(ANYWHERE, keys)
+    def __init__(self, keys, address=ANYWHERE):
+        self.listener = Listener(address, keys)
         self.address, self.heard, self.ending = self.listener.address, [], False
         self.thread = threading.Thread(target=self.listen)
         self.thread.start()
@@ -228,6 +228,35 @@ def test_keys_where_the_server_has_none_get_nothing(keys):
         with pytest.raises(WireError, match="turned us away"):
             caller.ask(Hello("hook"), 1)
         assert serving.heard == []
+
+
+def test_who_was_turned_away_is_let_in_once_the_server_has_its_keys(keys, foreign):
+    """The hook need not be started anew when the restore process was started with the wrong folder."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    with Caller(address, ClientKeys.read(keys)) as caller:
+        for wrong in (None, ServerKeys.read(foreign)):
+            with Serving(wrong, address), pytest.raises(WireError, match="turned us away|no restore process answers"):
+                caller.ask(Hello("hook"), 0.7)
+        with Serving(ServerKeys.read(keys), address):
+            assert caller.ask(Hello("hook"), PATIENCE_S) == Welcome("a session")
+
+
+@pytest.mark.parametrize("wrong", ["no keys", "other keys"])
+def test_who_was_turned_away_is_let_in_without_asking(keys, foreign, wrong):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    with Caller(address, ClientKeys.read(keys)) as caller:
+        with Serving(None if wrong == "no keys" else ServerKeys.read(foreign), address):
+            end = time.monotonic() + 0.7
+            while time.monotonic() < end:
+                assert not caller.send(Hello("hook"))
+                assert caller.receive(50) == []
+        with Serving(ServerKeys.read(keys), address):
+            end = time.monotonic() + PATIENCE_S
+            while not caller.send(Hello("hook")):
+                assert time.monotonic() < end
+                caller.receive(50)
 
 
 def test_strangers_at_the_door_do_not_keep_friends_out(keys, foreign):

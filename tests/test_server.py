@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 from bare_clients import PACKAGE, BareHook, image, options, order, settled, status, until
 
 from live_restore.errors import EngineUnavailable, ModelError, WireError
@@ -165,18 +166,15 @@ def test_two_runs_at_once_share_the_credit_and_keep_their_tables(server):
 
 
 def test_bad_messages_are_counted_and_end_nothing(server):
-    import zmq
-
-    context = zmq.Context()
-    socket = context.socket(zmq.DEALER)
-    socket.connect(server.address)
-    for parts in ([b""], [b"{}"], [b"\xff" * 100, b"x"], [b'{"v":1,"kind":"frame"}'], [b"[1]"] * 9):
-        socket.send_multipart(parts)
-    until(lambda: status(server.address)["bad_messages"] >= 5)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.connect(server.address)
+        for parts in ([b""], [b"{}"], [b"\xff" * 100, b"x"], [b'{"v":1,"kind":"frame"}'], [b"[1]"] * 9):
+            socket.send_multipart(parts)
+        until(lambda: status(server.address)["bad_messages"] == 5)
     with Caller(server.address) as caller:
-        caller.send(Welcome("I am no restore process"))
-        until(lambda: status(server.address)["bad_messages"] >= 6)
-    context.destroy(linger=0)
+        until(lambda: caller.send(Welcome("I am no restore process")))
+        until(lambda: status(server.address)["bad_messages"] == 6)
 
 
 def test_a_run_goes_on_in_a_new_process_in_the_same_folder(tmp_path):
@@ -344,11 +342,11 @@ def test_a_stop_finishes_what_was_accepted(tmp_path):
 
 
 def test_a_second_stop_ends_at_once(tmp_path):
-    package = write_smoothing_package(tmp_path / "smooth", 2).path
-    with Server(options(tmp_path, package=package, engine="openvino", max_waiting=20)) as server, BareHook(server.address) as hook:
-        for time in range(10):
-            hook.frame(image(time, (2048, 2048)), time_point=time)
-        hook.receipted(10)
+    large = image(shape=(768, 768))
+    with Server(options(tmp_path, engine="openvino", max_waiting=20)) as server, BareHook(server.address) as hook:
+        for time in range(20):
+            hook.frame(large, time_point=time)
+        hook.receipted(20)
         server.stop()
         server.stop()
         assert server.wait(20)
@@ -383,14 +381,13 @@ def test_a_silent_hook_is_called_so(server):
 
 
 def test_volumes_sent_without_credit_are_refused_at_last(tmp_path):
-    package = write_smoothing_package(tmp_path / "smooth", 2).path
-    models = (ModelChoice("*", package, "torch", "f32"),)
+    large = image(shape=(512, 512))
     with (
-        Server(options(tmp_path, models=models, max_waiting=1, max_waiting_bytes=10_000_000)) as server,
+        Server(options(tmp_path, engine="openvino", max_waiting_bytes=1_000_000)) as server,
         BareHook(server.address) as hook,
     ):
         for time in range(40):
-            hook.frame(image(0, (1024, 1024)), time_point=time)
+            hook.frame(large, time_point=time)
         receipts = hook.receipted(40)
         refused = sum(len(r.sequences) for r in receipts if r.refused)
         assert all("credit" in r.refused for r in receipts if r.refused)

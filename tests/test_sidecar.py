@@ -82,6 +82,16 @@ def test_the_group_says_what_made_each_volume(folder):
     assert 1000 < channel["window"]["start"] < channel["window"]["end"]  # of the first volume
 
 
+def test_the_words_on_very_many_volumes_stay_in_the_journal(folder, monkeypatch):
+    monkeypatch.setattr("live_restore.records.sidecar_zarr._MOST_SAID", 1)
+    with Sidecar(folder) as sidecar:
+        path = sidecar.write(key(0), volume(0), SAID)
+        sidecar.write(key(1), volume(1), SAID)
+    assert "volumes" not in zarr.open_group(path, mode="r").attrs["live_restore"]
+    assert len(read_journal(folder)) == 2
+    validate(path)
+
+
 def test_planned_channels_are_there_from_the_start(folder):
     with Sidecar(folder, channels=("GFP", "RFP")) as sidecar:
         path = sidecar.write(key(0, channel="RFP"), volume(channel="RFP"))
@@ -316,7 +326,7 @@ def test_kill_at_any_moment_and_go_on(folder):
     """The same folder is written and killed again and again; nothing that was reported is ever lost."""
     rng = np.random.default_rng(1)
     told = []
-    for _ in range(8):
+    for _ in range(5):
         writer = start_writer(folder)
         assert writer.stdout.readline() == "begun\n"
         for _ in range(int(rng.integers(1, 8))):  # a volume more each time, whatever the machine's speed
@@ -330,7 +340,7 @@ def test_kill_at_any_moment_and_go_on(folder):
             time_point, position, channel = line.split()
             told.append(VolumeKey(int(time_point), position, channel))
         check_readable(folder, told)
-    assert len(told) >= 8
+    assert len(told) >= 5
     with Sidecar(folder) as sidecar:
         assert set(told) <= set(sidecar.written)
 

@@ -57,6 +57,7 @@ def greeted(listener, caller):
     while not (found := listener.receive(20)):
         assert time.monotonic() < end, "nobody was heard"
         caller.send(Hello("hook"))
+        caller.receive(20)
     return found[0][0]
 
 
@@ -172,6 +173,21 @@ def test_after_a_restart_the_caller_is_back_in_a_second(unused_port):
                 client = greeted(listener, caller)
                 assert listener.send(client, Beat(credit=3))
                 assert got(caller)[0].credit == 3
+
+
+def test_a_caller_whom_another_program_turned_away_finds_the_restore_process_later(unused_port):
+    """ZeroMQ itself would give up for ever once the other side broke its protocol."""
+    with Caller(f"tcp://127.0.0.1:{unused_port}") as caller:
+        with socket.create_server(("127.0.0.1", unused_port)) as other:
+            for _ in range(3):
+                other.settimeout(PATIENCE_S)
+                caller.receive(200)
+                connection, _ = other.accept()
+                connection.sendall(b"\xff" * 9 + b"\x7f" + b"\xff" * 100)
+                connection.close()
+        with Listener(f"tcp://127.0.0.1:{unused_port}") as listener:
+            assert listener.send(greeted(listener, caller), Beat(credit=7))
+            assert got(caller)[0].credit == 7
 
 
 def test_a_client_keeps_its_name_over_a_broken_connection(unused_port):

@@ -15,7 +15,7 @@ import useq
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from live_restore.acquire.planned import PlannedFrame
+from live_restore.acquire.planned import PlannedFrame, PlanSummary, add_up
 from live_restore.config import Channel, FilePath, HardwareConfig, Positive, Section, read_toml
 from live_restore.errors import ConfigError
 
@@ -173,6 +173,10 @@ class AcquisitionPlan:
             if self.reference_every and int(planes[0].axes.get("time", 0)) % self.reference_every == 0:
                 yield from (self._reference(frame) for frame in planes)
 
+    def summary(self, frame_bytes: int) -> PlanSummary:
+        """Add up what it will take, with frames of this size."""
+        return add_up(self.frames(field_um=(1.0, 1.0)), frame_bytes, self.channels, self.low)
+
     def _placed(self, home_um: Place, field_um: tuple[float, float] | None) -> useq.MDASequence:
         """Put the sequence where the stage is."""
         sequence, (x, y, z) = self.sequence, home_um
@@ -197,9 +201,8 @@ class AcquisitionPlan:
 
     def _frame(self, event: useq.MDAEvent, start_s: float) -> PlannedFrame:
         if not isinstance(event.action, useq.AcquireImage) or event.slm_image is not None:
-            raise ConfigError(
-                f"frame {dict(event.index)} asks for {type(event.action).__name__} or a light pattern; leave it out"
-            )
+            what = "a light pattern" if event.slm_image is not None else type(event.action).__name__
+            raise ConfigError(f"the plan asks for {what}, which is not carried out here; leave it out")
         name = _name(event)
         channel = self.channels.get(name)
         exposure_ms = event.exposure or (channel.exposure_ms if channel else None)

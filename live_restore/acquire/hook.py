@@ -131,6 +131,7 @@ class RestoreHook:
         with self._guard:
             now = _now()
             said = read_metadata(metadata)
+            self._running()
             self._processes = True
             self._take(image, said, self._readback.take(said.axes), now)
         return image, metadata

@@ -23,7 +23,7 @@ Skipped = Callable[[str, VolumeKey, int, str], None]
 SENT = "sent"
 _NOBODY = "there was no restore process"
 _BUSY = "the restore process was busy"
-_FULL = "too many frames were waiting for the restore process"
+FULL = "too many frames were waiting for the restore process"
 _WENT = "the restore process went away"
 
 
@@ -121,7 +121,7 @@ class Outbox:
         place = (frame.info.run, frame.info.key)
         light = frame.info.key.light
         if self._held[light] + frame.pixels.nbytes > self._limit_bytes:
-            self._give_up(place, "lost", _FULL)
+            self._give_up(place, "lost", FULL)
         volume = self._volumes.get(place)
         if volume is not None and volume.fate != SENT:  # given up since it was taken
             self._settle(place, 0, volume.fate)
@@ -202,7 +202,7 @@ class Outbox:
             self._give_up(frame.place, "lost", _WENT, tell=False)
         for place in dict.fromkeys((f.info.run, f.info.key) for f in self._waiting if isinstance(f, Frame)):
             if place[0] == run:
-                self._give_up(place, "lost" if self.attached else "unattached", _FULL if self.attached else _NOBODY)
+                self._give_up(place, "lost" if self.attached else "unattached", FULL if self.attached else _NOBODY)
 
     def close(self, run: str) -> None:
         """Forget a run of which everything is settled."""
@@ -226,7 +226,7 @@ class Outbox:
         self._end_earlier(run, key)
         volume = self._volumes[run, key] = _Volume(self._decide(key), planes)
         if volume.fate != SENT:
-            self._skipped(run, key, planes, _NOBODY if volume.fate == "unattached" else self._why(key))
+            self._skipped(run, key, planes, self._why(key))
         elif key.light == "low":
             self._unanswered.add((run, key))
         while len(self._volumes) > _MOST_VOLUMES:
@@ -255,7 +255,9 @@ class Outbox:
         return "skipped" if full or self._credit <= len(self._unanswered) else SENT
 
     def _why(self, key: VolumeKey) -> str:
-        return _FULL if 2 * self._held[key.light] > self._limit_bytes else _BUSY
+        if not self.attached and key.light == "low":
+            return _NOBODY
+        return FULL if 2 * self._held[key.light] > self._limit_bytes else _BUSY
 
     def _give_up(self, place: Place, column: str, why: str, tell: bool = True) -> None:
         """Settle what waits of a volume, and let its frames to come end in the same column."""

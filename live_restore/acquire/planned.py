@@ -79,23 +79,45 @@ class PlannedFrame:
         return useq.MDAEvent(**said)
 
 
-def add_up(frames: Iterable[PlannedFrame], frame_bytes: int, channels: Mapping[str, Channel]) -> "PlanSummary":
-    """Add up what frames will take; `channels` know what each would be exposed for without restoration."""
-    exposures_ms: dict[str, list[float]] = {}
+def add_up(
+    frames: Iterable[PlannedFrame], frame_bytes: int, channels: Mapping[str, Channel], low: float | str | None = None
+) -> "PlanSummary":
+    """Add up what frames will take.
+
+    Parameters
+    ----------
+    frames : iterable of PlannedFrame
+    frame_bytes : int
+    channels : mapping of str to Channel
+        They know what each frame would be exposed for without restoration.
+    low : float or str, optional
+        Power of low light: brighter frames count as so much longer.
+    """
+    busy_s = end_s = 0.0
+    number = 0
+    light_ms: dict[str, float] = {}
+    counts: dict[str, int] = {}
     volumes: set[tuple[Any, ...]] = set()
-    end_s = 0.0
     for frame in frames:
+        name = str(frame.axes.get("channel", "Default"))
         volumes.add(tuple(sorted((axis, str(value)) for axis, value in frame.axes.items() if axis != "z")))
-        exposures_ms.setdefault(str(frame.axes.get("channel", "Default")), []).append(frame.exposure_ms)
+        light_ms[name] = light_ms.get(name, 0.0) + frame.exposure_ms * _times_as_bright(frame.power, low)
+        # a reference is not what one would have taken
+        counts[name] = counts.get(name, 0) + (frame.axes.get("light") != "high")
+        number += 1
+        busy_s += frame.exposure_ms / 1e3 + _OVERHEAD_S
         end_s = max(end_s, frame.start_s)
-    number = sum(map(len, exposures_ms.values()))
-    busy_s = sum(map(sum, exposures_ms.values())) / 1e3 + number * _OVERHEAD_S
     reference_ms = {name: channel.reference_exposure_ms for name, channel in channels.items()}
     light = {
-        name: (sum(each), None if reference_ms.get(name) is None else len(each) * (reference_ms[name] or 0.0))
-        for name, each in exposures_ms.items()
+        name: (each_ms, None if reference_ms.get(name) is None else counts[name] * (reference_ms[name] or 0.0))
+        for name, each_ms in light_ms.items()
     }
     return PlanSummary(number, len(volumes), max(end_s, busy_s), number * frame_bytes, light)
+
+
+def _times_as_bright(power: float | str | None, low: float | str | None) -> float:
+    both_known = isinstance(power, (int, float)) and isinstance(low, (int, float)) and low > 0
+    return power / low if both_known else 1.0  # type: ignore[operator]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +131,7 @@ class PlanSummary:
         At least.
     bytes : int
     exposures_ms : mapping of str to (float, float or None)
-        Per channel all exposures together, and what they would be without restoration.
+        Per channel all exposures together, as if all were at low light, and what they would be without restoration.
     """
 
     frames: int

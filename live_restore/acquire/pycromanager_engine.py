@@ -91,6 +91,8 @@ class Engine:
 
     def abort(self) -> None:
         """Stop as soon as possible; frames that were taken are still saved."""
+        if self._acquisition is None:
+            return
         if self._inner is not None:
             self._inner.set_start_time_ms(_LONG_AGO_MS)
         with suppress(AttributeError):  # it is over already

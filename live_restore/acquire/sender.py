@@ -14,7 +14,7 @@ import numpy as np
 
 from live_restore import __version__
 from live_restore.acquire.live_run import LiveRun
-from live_restore.acquire.outbox import LIMIT_BYTES, Outbox
+from live_restore.acquire.outbox import FULL, LIMIT_BYTES, Outbox
 from live_restore.frames import Frame, LiveRestored, VolumeKey
 from live_restore.wire.messages import (
     Abandon,
@@ -345,6 +345,8 @@ class Sender:
 
     def _skip(self, run: str, key: VolumeKey, planes: int, why: str) -> None:
         self._runs[run].skip(key, planes, why)
+        if why == FULL and key.light == "high":
+            self._warn("more high-light frames wait for the restore process than fit in memory; the rest is in the raw dataset")
 
 
 def _run_of(message: FrameSent | Abandon) -> str:

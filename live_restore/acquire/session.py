@@ -84,7 +84,13 @@ class Session:
     def __enter__(self) -> Self:
         self._hook.wait_attached(_ATTACH_S)
         started = self._thread.start(lambda: self._engine.start({**self._options, **self._callbacks.options()}))
-        self._acquisition = started.result()
+        try:
+            self._acquisition = started.result()
+        except BaseException:  # Ctrl-C, or what pycro-manager says of a camera that it cannot use
+            self._thread.start(self._engine.abort)
+            self._thread.close()
+            self._engine.stop_listening()
+            raise
         raw = getattr(self._acquisition.get_dataset(), "path", None) if self._options["directory"] else None
         self._hook.begin_run(raw)
         self._run = self._hook.run

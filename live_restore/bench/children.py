@@ -42,9 +42,9 @@ class Measurement:
         self._lines: Queue[str | None] = Queue()
         Thread(target=self._listen, daemon=True).start()
 
-    def await_begin(self, seconds: float) -> None:
-        """Wait until it says that it begins."""
-        self._await("began", seconds)
+    def await_begin(self, seconds: float) -> str:
+        """Wait until it says that it begins, and with what."""
+        return self._await("began", seconds)
 
     def result(self, seconds: float) -> dict[str, Any]:
         """Wait for its result.

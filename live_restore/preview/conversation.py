@@ -8,7 +8,7 @@ or the browser, the view that comes next is the newest there is then, and nothin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from live_restore.preview.windows import Window
@@ -48,7 +48,7 @@ class Wish:
     channel: str = ""
     z: int = -1
     trust: bool = False
-    window: Window = Window()
+    window: Window = field(default_factory=Window)
 
     @property
     def subject(self) -> tuple[str, str, int, bool]:
@@ -113,7 +113,7 @@ class Conversation:
         self._unanswered_s: float | None = None  # since when there has been a question and no word
 
     def wish(self, wish: Wish) -> None:
-        """The viewer can take one view: of this."""
+        """Note that the viewer can take one view, and of what."""
         before, self._wish, self._ready = self._wish, wish, True
         if before is None or before.subject != wish.subject:
             self._held = None

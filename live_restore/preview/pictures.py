@@ -36,7 +36,7 @@ def picture(seen: Seen) -> bytes:
     for name, pixels, scale in _layers(seen):
         layers[name] = {"start": start, "dtype": pixels.dtype.name, "shape": pixels.shape, **scale}
         filling = -pixels.nbytes % _ALIGNMENT
-        parts += [memoryview(pixels).cast("B"), bytes(filling)]
+        parts += [pixels.data.cast("B"), bytes(filling)]
         start += pixels.nbytes + filling
     header = _header(seen, layers)
     return b"".join([len(header).to_bytes(4, "little"), header, *parts])

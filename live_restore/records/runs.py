@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -211,6 +210,8 @@ def _put(new: Path, path: Path) -> None:
 
 def software(*packages: str) -> dict[str, str]:
     """Name versions: of live_restore, Python and the machine, and of the installed ones among `packages`."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to load, and the hook does not need it
+
     found = {"live_restore": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in packages:
         with suppress(PackageNotFoundError):

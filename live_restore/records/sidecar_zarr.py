@@ -29,6 +29,8 @@ _LEVEL = "0"
 _FLOAT = np.dtype("<f4")
 # What `put` writes; a group with other codecs was not laid out by us.
 _CODECS = ("bytes", "blosc")
+# Words on so many volumes go into the metadata, which every reader loads; the journal has all.
+_MOST_SAID = 2000
 # The contrast of a new channel, from every 8th pixel: percentiles of the first volume.
 _CONTRAST, _EVERY = (0.5, 99.8), 8
 # That of a channel which was planned and has not come yet.
@@ -131,12 +133,13 @@ class SidecarGroup:
             raise ImageError(f"time {time}, channel {channel} cannot be read from {self.path}: {error}") from error
 
     def complete(self, extremes: Mapping[str, tuple[float, float]], volumes: Sequence[Mapping[str, Any]]) -> None:
-        """Add what is known when writing stops: smallest and largest value of each channel, and what was said of volumes."""
+        """Add what is known when writing stops: extremes of each channel, and the words on volumes if not too many."""
         for number, name in enumerate(self.channels):
             if name in extremes:
                 low, high = extremes[name]
                 self._windows[number] = {**self._windows[number], "min": low, "max": high}
-        self._group["attributes"][NAMESPACE]["volumes"] = list(volumes)
+        if len(volumes) <= _MOST_SAID:
+            self._group["attributes"][NAMESPACE]["volumes"] = list(volumes)
         self._say_channels()
 
     def _make_room(self, time: int, channel: str, volume: NDArray[np.float32]) -> None:

@@ -11,10 +11,12 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from live_restore.errors import BadMessage, WireError
 from live_restore.wire.address import ENDPOINT, Address, Purpose, demand_keys, read_address
@@ -54,6 +56,7 @@ _LINGER_MS = 500
 _HEARTBEAT_MS, _SILENCE_MS = 2000, 10_000
 
 _TURNED_AWAY = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+_EVENTS = int(_TURNED_AWAY | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
 _ANSWER_TO: dict[type, type] = {Hello: Welcome, Ask: View, Command: Answer}
 
 
@@ -177,7 +180,10 @@ class Caller(_End):
                 zmq.CURVE_SECRETKEY: self._keys.secret,
             }
         self._socket = self._open(zmq.DEALER, settings)
-        self._full = False
+        self._events = self._socket.get_monitor_socket(_EVENTS)
+        self._poller.register(self._events, zmq.POLLIN)
+        self._full = self._broken = self._turned_away = False
+        self._called_s = time.monotonic()
         try:
             self._socket.connect(self.address)
         except zmq.ZMQError as refused:
@@ -213,10 +219,27 @@ class Caller(_End):
             return kept
         self._poller.modify(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._full else 0))
         if not self._wait(timeout_ms).get(self._socket, 0) & zmq.POLLIN:
+            self._tend()
             self._full = False  # there is room, or time is up: the next `send` finds out
             return []
         read = [self._read(parts, "the restore process", LONGEST_HEADER) for parts in _arrived(self._socket)]
         return [message for message in read if not isinstance(message, BadMessage)]
+
+    def _tend(self) -> None:
+        """Call again after the connection broke.
+
+        ZeroMQ does so by itself, but gives up for ever after a failed handshake or a broken protocol: a server that was
+        started without keys, another program at the port. What had not gone out or was not read yet is lost either way.
+        """
+        while self._events.poll(0):
+            event = recv_monitor_message(self._events)["event"]
+            self._turned_away = bool(event & _TURNED_AWAY) or (self._turned_away and event != zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            self._broken = event != zmq.EVENT_HANDSHAKE_SUCCEEDED
+        if self._broken and time.monotonic() - self._called_s >= _RECONNECT_MS / 1000:
+            self._broken, self._called_s = False, time.monotonic()
+            with suppress(zmq.ZMQError):  # it may have been given up already
+                self._socket.disconnect(self.address)
+            self._socket.connect(self.address)
 
     def ask(self, message: Message, timeout_s: float) -> Message:
         """Say `Hello`, `Ask` or `Command` and wait for the answer.
@@ -243,7 +266,7 @@ class Caller(_End):
         if answer is not None:
             return answer
         # A late answer must not be taken for that to the next question: under another routing id it finds nobody.
-        self._socket.close(linger=0)
+        self._hang_up(linger_ms=0)
         self._connect()
         raise WireError(
             refusal
@@ -266,22 +289,29 @@ class Caller(_End):
 
     def _insist(self, message: Message, deadline: float) -> str | None:
         """Say it as soon as somebody is there; gives None, or why it could not be said until the deadline."""
-        monitor = self._socket.get_monitor_socket(_TURNED_AWAY)
-        try:
-            while (left_s := deadline - time.monotonic()) > 0:
-                self._poller.modify(self._socket, zmq.POLLOUT)
-                self._wait(int(left_s * 1000) + 1)
-                if self.send(message):
-                    return None
-            if monitor.poll(0):
-                return (
-                    f"the process at {self.address} turned us away: its keys and ours do not belong together, or only one side "
-                    "has some; use one folder of `live-restore keys` on both sides (--keys FOLDER)"
-                )
-            return f"no restore process answers at {self.address}; start one with `live-restore serve`, or give its address"
-        finally:
-            self._socket.disable_monitor()
-            monitor.close(linger=0)
+        while (left_s := deadline - time.monotonic()) > 0:
+            self._poller.modify(self._socket, zmq.POLLOUT)
+            self._wait(min(int(left_s * 1000) + 1, _RECONNECT_MS))
+            if self.send(message):
+                return None
+            self._tend()
+        if self._turned_away:
+            return (
+                f"the process at {self.address} turned us away: its keys and ours do not belong together, or only one side "
+                "has some; use one folder of `live-restore keys` on both sides (--keys FOLDER)"
+            )
+        return f"no restore process answers at {self.address}; start one with `live-restore serve`, or give its address"
+
+    def _hang_up(self, linger_ms: int | None = None) -> None:
+        self._socket.disable_monitor()
+        self._events.close(linger=0)
+        self._socket.close(linger=linger_ms)
+
+    def close(self) -> None:
+        """Close the socket, waiting half a second at most for what was just said; closing twice is fine."""
+        if not self._socket.closed:
+            self._hang_up()
+        super().close()
 
 
 class Listener(_End):

@@ -152,13 +152,17 @@ class LivingCell:
     def __init__(self, seed: tuple[int, ...], home_um: DoubleArray, divides_at_s: float, axis_rad: float) -> None:
         rng = np.random.default_rng(seed)
         self.home_um, self.divides_at_s = home_um, divides_at_s
-        self.cell: Cell = grow_cell(rng, np.zeros(2))
         self._creep = Sway(rng, 1, np.array([2.2, 2.2]), 240.0)
         self._turn = Sway(rng, 1, np.array([0.18]), 200.0)
         self._nucleus_shift = Sway(rng, 1, np.array([0.1, 0.5, 0.5]), 90.0)
         self._nucleus_turn = Sway(rng, 1, np.array([0.35]), 150.0)
         self._axis_rad = axis_rad
         self._rng_seed = (*seed, 1)
+
+    @cached_property
+    def cell(self) -> Cell:
+        """The cell as it was grown, about (0, 0); it costs 50 ms, so it is grown when it is first looked at."""
+        return grow_cell(np.random.default_rng((*self._rng_seed, 9)), np.zeros(2))
 
     # ---------------------------------------------------------------- the whole cell
 

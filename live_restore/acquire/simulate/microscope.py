@@ -22,7 +22,7 @@ from live_restore.acquire.simulate.optics import Optics
 from live_restore.acquire.simulate.scene import Scene
 from live_restore.acquire.simulate.sim_camera import Laser, SimCamera, SpecimenClock
 from live_restore.acquire.simulate.specimen import Kind
-from live_restore.config import Channel, HardwareConfig, MicroManager, OpticsFacts
+from live_restore.config import CameraFacts, Channel, HardwareConfig, Light, MicroManager, OpticsFacts
 from live_restore.errors import AcquisitionError
 
 CAMERA, LASER, LIGHT_GROUP = "SimCamera", "Laser", "Light"
@@ -46,7 +46,9 @@ def demo_config() -> HardwareConfig:
     """Give the configuration of a demo microscope of which nothing special is wanted."""
     return HardwareConfig(
         micromanager=MicroManager(demo=True),
+        camera=CameraFacts(device=CAMERA, offset_adu=97.0, gain_adu_per_e=2.18, read_noise_e=1.3),
         optics=OpticsFacts(pixel_size_um=0.1),
+        light=Light(device=LASER, property="Power", low=LOW_POWER, high=HIGH_POWER),
         channels={name: Channel(exposure_ms=20.0, reference_exposure_ms=1000.0) for name in CHANNELS},
     )
 

@@ -298,8 +298,8 @@ def _grown(nucleus: Nucleus) -> FloatArray:
     dye = nucleus.brightness / (1 + np.exp(np.clip((out - 1) / 0.04, -60, 60)))
     inside = out < 1.12
     dye[~inside] = 0
-    single = {
-        name: getattr(nucleus, name).astype(np.float32) for name in ("radii_um", "waves_per_um", "phases_rad", "nucleoli")
-    }
-    dye[inside] *= chromatin(replace(nucleus, **single), within[inside])
-    return dye.astype(np.float32)
+    names = ("radii_um", "waves_per_um", "phases_rad", "nucleoli")
+    quick = replace(nucleus, **{name: getattr(nucleus, name).astype(np.float32) for name in names})
+    dye[inside] *= chromatin(quick, within[inside])
+    single: FloatArray = np.asarray(dye, np.float32)
+    return single

@@ -4,6 +4,9 @@ import { atTime } from "./words.js";
 
 const RAW_GOES_ON = "Raw goes on being shown; the acquisition saves it whatever happens here.";
 
+/** Words as a sentence. */
+const sentence = (words) => (words ? `${words[0].toUpperCase()}${words.slice(1).replace(/[.;\s]+$/, "")}.` : "");
+
 /** The gravest thing, as { level: "stop" | "wait", title, text }, or null. */
 export function alertFor(state) {
   return lineAlert(state) ?? failedModel(state) ?? distrust(state) ?? silentRun(state);
@@ -15,7 +18,7 @@ function lineAlert({ server, link, heardAt, address }) {
     const why = server.why || "It is being looked for and will be taken up again by itself.";
     return { level: "stop", title: "The preview's server is gone", text: `${why} ${since} The acquisition is not touched by this.` };
   }
-  if (link.state === "failed") return { level: "stop", title: "The restore process cannot be asked", text: link.why };
+  if (link.state === "failed") return { level: "stop", title: "The restore process cannot be asked", text: sentence(link.why) };
   if (link.state === "gone") {
     return {
       level: "stop",
@@ -31,12 +34,12 @@ function lineAlert({ server, link, heardAt, address }) {
 
 function failedModel({ model }) {
   if (model?.state !== "failed") return null;
-  return { level: "stop", title: `Nothing is restored: the model ${model.model} failed`, text: `${model.why} ${RAW_GOES_ON}` };
+  return { level: "stop", title: `Nothing is restored: the model ${model.model} failed`, text: `${sentence(model.why)} ${RAW_GOES_ON}` };
 }
 
 function distrust({ distrusted }) {
   if (!distrusted) return null;
-  return { level: "stop", title: "Do not trust the restored image", text: `${distrusted.why || "It disagrees with the photons in raw."} ${RAW_GOES_ON}` };
+  return { level: "stop", title: "Do not trust the restored image", text: `${sentence(distrusted.why) || "It disagrees with the photons in raw."} ${RAW_GOES_ON}` };
 }
 
 function silentRun({ run }) {
