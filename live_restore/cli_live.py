@@ -17,7 +17,15 @@ from rich.markup import escape
 
 from live_restore.arguments import byte_size, package_path, split_model
 from live_restore.terminal import Bars
-from live_restore.terminal_live import Frames, print_account, print_backfilled, print_demo, print_findings, status_page
+from live_restore.terminal_live import (
+    Frames,
+    print_account,
+    print_backfilled,
+    print_demo,
+    print_finding,
+    print_tally,
+    status_page,
+)
 
 if TYPE_CHECKING:
     from live_restore.acquire.acquisition import AcquisitionPlan
@@ -126,7 +134,7 @@ def serve(
       [bold]live-restore serve --model DAPI=nuclei.bioimageio --model FITC=tubulin.bioimageio[/]
       [bold]live-restore serve --config my_rig.toml[/]
     """
-    from live_restore.rig import camera_noise, model_choices, references_ms
+    from live_restore.configured import camera_noise, model_choices, references_ms
     from live_restore.server import ServeOptions
     from live_restore.server import serve as run
 
@@ -283,16 +291,22 @@ def keys(
 
 
 def doctor(
-    folder: Annotated[Path, typer.Argument(help="Where raw data will be saved: its disk is tried out.")] = Path(),
+    folder: Annotated[Path, typer.Option(help="Where raw data will be saved: its disk is tried out.")] = Path(),
     config: Config = None,
+    devices: Annotated[
+        bool, typer.Option("--devices", help="Also start the devices of --config, which may move. The demo's always are.")
+    ] = False,
     address: Address = _ENDPOINT,
+    keys: Keys = None,
 ) -> None:
-    """Check everything that usually goes wrong: versions, devices, engines, ports, disk, camera, clock."""
-    from live_restore.doctor import examine
+    """Check everything that usually goes wrong: versions, devices, engines, ports, disk, camera, clock.
 
-    with err.status("examining"):
-        findings = examine(folder, address, config)
-    print_findings(out, findings)
+    Example: [bold]live-restore doctor --folder D:/data --config my_rig.toml --devices[/]
+    """
+    from live_restore.doctor.examine import examine
+
+    findings = examine(folder, address, config, keys=keys, devices=devices, tell=lambda finding: print_finding(out, finding))
+    print_tally(out, findings)
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
 
@@ -311,8 +325,8 @@ def backfill(
     With the models of the run, pixel for pixel what live restoration would have given. Doing it twice changes nothing.
     """
     from live_restore.backfill import backfill as fill
+    from live_restore.configured import camera_noise
     from live_restore.records.account import account
-    from live_restore.rig import camera_noise
 
     rig = _configuration(config)
     named = {

@@ -16,9 +16,9 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Literal, Self
@@ -66,10 +66,13 @@ class ServeOptions:
     noise : CameraNoise or None
         Of the camera; None: estimated from the images.
     trust : {"every", "newest", "before", "none"}
-        Which restored volumes are checked for photon consistency. ``every``: beside the restoration of the next, so that the
-        volume goes back to the acquisition at once, without the figures; a check that is slower than the network slows all down.
-        ``newest``: as every, but what the check cannot keep up with goes unchecked, and says so. ``before``: every volume, before it
-        goes back, with the figures. ``none``: none.
+        Which restored volumes are checked for photon consistency. ``every``: beside the restoration of the next one, so
+        that a volume goes back to the acquisition at once, without the figures; a check that is slower than the network
+        slows all down. ``newest``: as every, but what the check cannot keep up with goes unchecked, and is counted.
+        ``before``: every volume, before it goes back, with the figures. ``none``: none.
+    references_ms : mapping of str to float
+        Exposures that one would use without restoration, by channel: the dose saved is counted against them, else against
+        the high-light frames of the run.
     max_waiting : int
         How many whole volumes may wait.
     max_waiting_bytes : int
@@ -86,6 +89,7 @@ class ServeOptions:
     models: tuple[ModelChoice, ...] = ()
     noise: CameraNoise | None = None
     trust: Literal["every", "newest", "before", "none"] = "every"
+    references_ms: Mapping[str, float] = field(default_factory=dict)
     max_waiting: int = 4
     max_waiting_bytes: int = 4 << 30
     deadline_s: float = 60.0
@@ -149,7 +153,7 @@ class Server:
         self._checks: Checks | NoChecks = NoChecks() if options.trust == "none" else Checks(options.noise)
         self._recording = Recording(options.records, lambda: {"models": self._models.described()})
         self._checking = Checking(
-            self._checks,
+            NoChecks() if options.trust == "before" else self._checks,
             self._views,
             self._recording,
             newest_only=options.trust == "newest",
@@ -174,6 +178,7 @@ class Server:
             deadline_s=options.deadline_s,
             quiet_s=options.quiet_s,
             max_bytes=2 * options.max_waiting_bytes,
+            references_ms=options.references_ms,
             ordered=self._ordered,
         )
 
@@ -183,7 +188,7 @@ class Server:
             part.start()
 
     def stop(self) -> None:
-        """End: the first time when all that was accepted is done, the second time at once. From any thread or signal handler."""
+        """End: the first time when all that was accepted is done, the second time at once. From any thread, or a signal."""
         self._stops += 1
         self._listener.wake()
 
@@ -226,8 +231,8 @@ class Server:
         if self._stops > 1 and self._draining < 2:
             self._draining, self._deadline_s = 2, time.monotonic() + _AT_ONCE_S
             self._restoring.stop(at_once=True)
-            self._checking.stop(at_once=True)
-            self._recording.stop(at_once=True)
+            self._checking.hurry()
+            self._recording.hurry()
         return self._draining > 0 and self._have_ended()
 
     def _have_ended(self) -> bool:
@@ -246,7 +251,7 @@ class Server:
     # --- what the threads tell ----------------------------------------------------------------------------------------
 
     def _restored(self, outcome: Outcome) -> None:
-        """The restore thread has a volume, or a slab of one: it goes back to the acquisition before anything else is done."""
+        """Take what the restore thread made: it goes back to the acquisition before anything else is done with it."""
         run = self._runs.get(outcome.volume.run)
         if run is None:
             return
@@ -262,7 +267,7 @@ class Server:
         self._checking.take(run, outcome, said, trust)
 
     def _failed(self, volume: Volume, why: str) -> None:
-        """The restore thread could not restore a volume."""
+        """Say that a volume could not be restored, and why."""
         run = self._runs.get(volume.run)
         if run is None:
             return
@@ -271,7 +276,7 @@ class Server:
         self._recording.note(run, "failed", **volume_words(volume.key), planes=len(volume.infos), why=why)
 
     def _ordered(self, client: bytes, command: Command) -> None:
-        """Somebody gives an order."""
+        """Carry out an order."""
         if command.name == "stop":
             self._stops += 1
             self._network.send(client, Answer({"state": "draining" if self._stops == 1 else "ending"}))

@@ -15,7 +15,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from live_restore.backfill import Backfilled
     from live_restore.demo import Shown
-    from live_restore.doctor import Finding
+    from live_restore.doctor.findings import Finding
     from live_restore.records.account import Account
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -86,13 +86,16 @@ def print_backfilled(out: Console, err: Console, done: "Backfilled") -> None:
             out.print(f"  {len(keys)} left: {escape(LEFT[reason])} [dim](the first: {escape(str(keys[0]))})[/]")
 
 
-def print_findings(console: Console, findings: "Sequence[Finding]") -> None:
-    """Print what the doctor found, and the cures."""
-    for finding in findings:
-        colour = _COLOURS[finding.level]
-        console.print(f"[{colour}]{_SIGNS[finding.level]}[/] [bold]{escape(finding.name)}[/]: {escape(finding.found)}")
-        if finding.cure and finding.level != "ok":
-            console.print(Padding(f"[{colour}]{escape(finding.cure)}[/]", (0, 0, 0, 4)))
+def print_finding(console: Console, finding: "Finding") -> None:
+    """Print one thing that the doctor found, and its cure."""
+    colour = _COLOURS[finding.level]
+    console.print(f"[{colour}]{_SIGNS[finding.level]}[/] [bold]{escape(finding.name)}[/]: {escape(finding.found)}")
+    if finding.cure and finding.level != "ok":
+        console.print(Padding(f"[{colour}]{escape(finding.cure)}[/]", (0, 0, 0, 4)))
+
+
+def print_tally(console: Console, findings: "Sequence[Finding]") -> None:
+    """Print how much is fine."""
     counts = {level: sum(finding.level == level for finding in findings) for level in _COLOURS}
     console.print(f"{counts['ok']} fine, {counts['warning']} to look at, {counts['problem']} to put right")
 

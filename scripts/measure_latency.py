@@ -2,8 +2,8 @@
 
     python scripts/measure_latency.py --side 512 --rate 30 --frames 600 --engine identity
 
-Prints p50, p95 and p99 of the whole way (frame sent until its restored image is back), of every stage as the restore process tells it,
-and of the whole way beyond the engine. The restore process runs in a process of its own.
+Prints p50, p95 and p99 of the whole way (frame sent until its restored image is back), of the way beyond the restorer, and
+of every stage as the restore process tells it. The restore process runs in a process of its own.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from live_restore.wire.sockets import Caller
 
 
 def run_server(pipe, arguments, records):
+    """Serve in a process of its own, and tell the address."""
     model = ModelChoice("*", arguments.package, arguments.engine, arguments.precision)
     options = ServeOptions(
         address="tcp://127.0.0.1:0", models=(model,), records=records, trust=arguments.trust, max_waiting=arguments.waiting
@@ -74,6 +75,7 @@ def measure(address, arguments):
 
 
 def main():
+    """Measure once and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--rate", type=float, default=30)
@@ -93,7 +95,9 @@ def main():
         found, skipped, status = measure(ours.recv(), arguments)
         process.join(60)
     whole, network = (np.array([row[n] for row in found]) * 1e3 for n in (0, 1))
-    print(f"{arguments.side} x {arguments.side} at {arguments.rate} Hz, {arguments.engine}: {len(found)} back, {skipped} skipped")
+    print(
+        f"{arguments.side} x {arguments.side} at {arguments.rate} Hz, {arguments.engine}: {len(found)} back, {skipped} skipped"
+    )
     for name, ms in (("there and back", whole), ("restorer", network), ("beyond the restorer", whole - network)):
         print(f"  {name:22}" + "".join(f"  p{p} {np.percentile(ms, p):7.1f}" for p in (50, 95, 99)) + " ms")
     for stage, ms in status["runs"][0]["latency_ms"].items():

@@ -125,7 +125,7 @@ def test_what_is_no_camera_image_comes_back_untouched_and_is_counted(image, capl
 
 
 def test_nonsense_metadata_do_not_reach_the_acquisition():
-    with RestoreHook(NOBODY) as hook:
+    with RestoreHook(NOBODY, core=StandingCore()) as hook:
         assert hook(IMAGE, None) == (IMAGE, None)
         assert hook.readback(5) == 5 and hook.readback(None) is None and hook.readback([{"axes": 3}]) == [{"axes": 3}]
         hook.saved(None, None)

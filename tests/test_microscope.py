@@ -10,10 +10,10 @@ from own_process import run_alone
 pytest.importorskip("pymmcore_plus")
 pytest.importorskip("mm_test_adapters")
 
-from live_restore.acquire.simulate.microscope import CHANNELS, demo_config, demo_core, pycromanager_core  # noqa: E402
-from live_restore.acquire.simulate.sim_camera import SpecimenClock  # noqa: E402
-from live_restore.config import HardwareConfig, Simulation  # noqa: E402
-from live_restore.errors import AcquisitionError  # noqa: E402
+from live_restore.acquire.simulate.microscope import CHANNELS, demo_config, demo_core, pycromanager_core
+from live_restore.acquire.simulate.sim_camera import SpecimenClock
+from live_restore.config import HardwareConfig, Simulation
+from live_restore.errors import AcquisitionError
 
 pytestmark = pytest.mark.microscope
 
@@ -85,7 +85,7 @@ def test_low_light_is_low(channel):
     core.setExposure(20.0)
     core.snap()
     brightest = max(np.percentile(core.sim_camera.truth(stage_um=(0, 0, z)), 99.9) for z in (-1.0, 0.0, 1.0))
-    assert 9 < brightest < 25
+    assert 9 < brightest < 35
 
 
 def test_too_much_light_saturates():
@@ -317,9 +317,7 @@ def test_both_engines_drive_it(tmp_path):
 
 
 def test_other_versions_of_pycromanager_are_refused(opened):
-    with pytest.raises(
-        AcquisitionError, match=r"pycromanager 1\.0\.2 is installed, but .* known for 9\.9\.9 only: pip install"
-    ):
+    with pytest.raises(AcquisitionError, match=r"pycromanager 1\.0\.2 is installed, but .* for 9\.9\.9 only: pip install"):
         pycromanager_core(opened, {"pycromanager": "9.9.9"})
     with pytest.raises(AcquisitionError, match=r"pycro-mangler is not installed: pip install pycro-mangler==1"):
         pycromanager_core(opened, {"pycro-mangler": "1"})

@@ -236,7 +236,7 @@ def test_who_was_turned_away_is_let_in_once_the_server_has_its_keys(keys, foreig
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     with Caller(address, ClientKeys.read(keys)) as caller:
         for wrong in (None, ServerKeys.read(foreign)):
-            with Serving(wrong, address), pytest.raises(WireError, match="turned us away|no restore process answers"):
+            with Serving(wrong, address), pytest.raises(WireError, match=r"turned us away|no restore process answers"):
                 caller.ask(Hello("hook"), 0.7)
         with Serving(ServerKeys.read(keys), address):
             assert caller.ask(Hello("hook"), PATIENCE_S) == Welcome("a session")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zmq
 from bare_clients import PACKAGE, BareHook, image, options, order, settled, status, until
+from tiny_packages import smoothing_facts, write_smoothing_package
 
 from live_restore.errors import EngineUnavailable, ModelError, WireError
 from live_restore.frames import VolumeKey
@@ -16,10 +17,9 @@ from live_restore.models.package import open_package
 from live_restore.records.runs import RunFolder, read_journal, run_folder
 from live_restore.records.sidecar import Sidecar
 from live_restore.restorer import Restorer
-from live_restore.server import ModelChoice, Server, ServeOptions, serve
+from live_restore.server import ModelChoice, ServeOptions, Server, serve
 from live_restore.wire.messages import Abandon, Ask, Beat, Command, Hello, Welcome
 from live_restore.wire.sockets import Caller
-from tiny_packages import smoothing_facts, write_smoothing_package
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_frames_go_in_and_restored_volumes_come_back(server):
         hook.volume(stack)
         (restored,) = hook.back(1)
         assert hook.welcome.credit == 5
-        assert sum((list(r.sequences) for r in hook.receipts), []) == [0, 1, 2] and not any(r.refused for r in hook.receipts)
+        assert [n for r in hook.receipts for n in r.sequences] == [0, 1, 2] and not any(r.refused for r in hook.receipts)
     assert restored.key == VolumeKey(0, "0", "GFP") and restored.pixels.shape == (3, 32, 40)
     np.testing.assert_allclose(restored.pixels, stack, rtol=1e-4)
     assert restored.provenance["model"] == "CARE 2D demo" and restored.provenance["engine"].startswith("identity")
@@ -278,6 +278,34 @@ def test_the_folder_waits_for_the_raw_dataset(tmp_path):
     assert {"begun", "closed"} <= {event["event"] for event in RunFolder.open(run_folder(raw)).events()}
 
 
+def test_finer_planes_are_sent_back_recorded_and_shown(tmp_path):
+    package = write_smoothing_package(tmp_path / "finer", 3, facts=smoothing_facts(3, procedure="upsampling", z_factor=3)).path
+    stack, plan = np.stack([image(z) for z in range(5)]), {"planes": 5, "z_step_um": 0.7}
+    with (
+        Server(options(tmp_path, package=package, engine="openvino")) as server,
+        BareHook(server.address, plan=plan, results="float32") as hook,
+        Caller(server.address) as viewer,
+    ):
+        hook.volume(stack)
+        (restored,) = hook.back(1)
+        assert restored.pixels.shape == (15, 32, 40) and restored.provenance["procedure"] == "upsampling"
+        view = until(lambda: (v := viewer.ask(Ask(z=4), 10)).restored is not None and v)
+        np.testing.assert_array_equal(view.raw, stack[4])
+        np.testing.assert_array_equal(view.restored, restored.pixels[13])
+        hook.end()
+        until(lambda: "write" in status(server.address, "run")["latency_ms"])
+    said = json.loads((tmp_path / "records" / "run" / "restored.ome.zarr" / "zarr.json").read_text("utf-8"))
+    scale = said["attributes"]["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
+    assert scale[-3:] == pytest.approx([0.2, 0.1, 0.1])
+
+
+def test_the_dose_is_compared_with_the_exposure_that_was_named(tmp_path):
+    with Server(options(tmp_path, references_ms={"GFP": 100.0})) as server, BareHook(server.address) as hook:
+        hook.frame(image())
+        settled(server.address, restored=1)
+        assert status(server.address, "run")["exposure_ms"]["GFP"] == {"frames": 1, "low_ms": 10.0, "reference_ms": 100.0}
+
+
 def test_what_cannot_be_written_is_said_and_restored_all_the_same(tmp_path):
     with Server(options(tmp_path)) as server, BareHook(server.address) as hook:
         hook.frame(image(), time_point=0)
@@ -314,7 +342,9 @@ def test_the_status_tells_everything(server):
         for time in range(3):
             hook.frame(image(time), time_point=time)
         settled(server.address, restored=3)
-        run = until(lambda: (r := status(server.address, "run")) and len(r["timeline"]) == 3 and "write" in r["latency_ms"] and r)
+        run = until(
+            lambda: (r := status(server.address, "run")) and len(r["timeline"]) == 3 and "write" in r["latency_ms"] and r
+        )
         said = status(server.address)
     assert said["server"]["state"] == "serving" and said["server"]["address"] == server.address
     assert {"network", "restore", "check", "record"} <= set(said["server"]["threads"])

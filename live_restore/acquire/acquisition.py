@@ -32,8 +32,8 @@ class Head(Section):
     ----------
     name : str
         Of the dataset.
-    directory : Path
-        Where its folder is made.
+    directory : Path or None
+        Where its folder is made; None: beside the plan.
     order : str
         What changes slowest first: a whole stack per channel, or all channels at each height.
     reference_every : int
@@ -41,7 +41,7 @@ class Head(Section):
     """
 
     name: str = Field(default="acquisition", pattern=r"^[\w\-. ]+$")
-    directory: FilePath = Path()
+    directory: FilePath | None = None
     order: Literal["channel by channel", "plane by plane"] = "channel by channel"
     reference_every: int = Field(default=0, ge=0)
 
@@ -260,14 +260,14 @@ def read_acquisition(path: Path, config: HardwareConfig) -> AcquisitionPlan:
     """
     path = Path(path)
     if path.suffix.lower() == ".toml":
-        return _from_toml(read_toml(path, PlanFile), config, str(path))
+        return _from_toml(read_toml(path, PlanFile), config, path)
     if path.suffix.lower() in {".yaml", ".yml", ".json"}:
         return _from_useq(path, config)
     raise ConfigError(f"{path} is no acquisition plan; write a .toml file, or give a useq file (.yaml, .yml, .json)")
 
 
-def _from_toml(plan: PlanFile, config: HardwareConfig, source: str) -> AcquisitionPlan:
-    head = plan.acquisition
+def _from_toml(plan: PlanFile, config: HardwareConfig, path: Path) -> AcquisitionPlan:
+    head, source = plan.acquisition, str(path)
     channels = {asked.name: _channel(asked, config, source) for asked in plan.channels}
     if len(channels) < len(plan.channels):
         raise ConfigError(f"{source}: a channel is named twice; give each channel once")
@@ -292,7 +292,7 @@ def _from_toml(plan: PlanFile, config: HardwareConfig, source: str) -> Acquisiti
         if without:
             cure = f"add [light] to the hardware configuration, or reference_exposure_ms to [channels.{without[0]}]"
             raise ConfigError(f"{source}: nobody says what high light is for reference_every; {cure}")
-    return AcquisitionPlan(head.name, head.directory, sequence, channels, head.reference_every, high, low)
+    return AcquisitionPlan(head.name, head.directory or path.parent, sequence, channels, head.reference_every, high, low)
 
 
 def _channel(asked: ChannelAsked, config: HardwareConfig, source: str) -> Channel:

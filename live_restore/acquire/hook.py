@@ -16,14 +16,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from live_restore.acquire import pycromanager_traps as traps
 from live_restore.acquire.clerk import Clerk
 from live_restore.acquire.live_run import LiveRun, Results
 from live_restore.acquire.outbox import LIMIT_BYTES
 from live_restore.acquire.plan import Plan
-from live_restore.acquire.pycromanager_frames import Said, axes_key, place_of, promise_of, read_metadata
-from live_restore.acquire.readback import Read, Readback, Stage, on_python_backend
+from live_restore.acquire.pycromanager_frames import Said, Stage, axes_key, place_of, promise_of, read_metadata
+from live_restore.acquire.readback import Read, Readback, on_python_backend
 from live_restore.acquire.returned import Returned
 from live_restore.acquire.sender import Sender
 from live_restore.acquire.summary import Summary
@@ -330,7 +331,8 @@ class RestoreHook:
         _check(image)
         run = self._running()
         info = self._info(run, said, read, now)
-        run.begun = True
+        if not run.begun:
+            _begin(run, image, said)
         if self._sender.take(run, said.key, info.planes):
             self._sender.put(Frame(image, info))
 
@@ -346,6 +348,7 @@ class RestoreHook:
             said = read_metadata(dataset.read_metadata(**axes), axes)
             image = dataset.read_image(**axes)
             _check(image)
+            _begin(run, image, said)
         except Exception as error:
             self._sender.spoil(run, key, f"a frame cannot be read from the dataset: {error}")
             raise
@@ -430,6 +433,13 @@ def _check(image: Any) -> None:
     if not isinstance(image, np.ndarray) or image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
         what = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"a frame is {what}; live_restore takes (Y, X) images of uint8 or uint16: set the camera to 16 bit")
+
+
+def _begin(run: LiveRun, image: NDArray[np.integer[Any]], said: Said) -> None:
+    """Note what a first frame shows."""
+    if not run.facts:
+        run.facts = {"shape": list(image.shape), **({"pixel_size_um": said.pixel_size_um} if said.pixel_size_um else {})}
+    run.begun = True
 
 
 def _now() -> Moment:

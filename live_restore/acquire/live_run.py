@@ -46,6 +46,8 @@ class LiveRun:
         Whether no more frames will come.
     settled : Event
         Set when every frame has come to its end.
+    facts : dict
+        What the first frame showed: ``shape`` (Y, X), ``pixel_size_um``.
     """
 
     def __init__(self, name: str | None, raw: Path | None, plan: Plan, results: Results = "none") -> None:
@@ -56,7 +58,7 @@ class LiveRun:
         self.begun = self.ended = False
         self.settled = Event()
         self.give_up_s: float | None = None
-        self.returned = 0
+        self.facts: dict[str, Any] = {}
         self._sequence = 0
         self._skipped: dict[str, int] = {}
         self._pending: list[tuple[VolumeKey, int, str]] = []
@@ -72,7 +74,11 @@ class LiveRun:
 
     def begin(self) -> Begin:
         """Say what is known of the run."""
-        return Begin(self.name, None if self.raw is None else str(self.raw), self.plan.as_mapping(), self.results)
+        return Begin(self.name, None if self.raw is None else str(self.raw), self.described(), self.results)
+
+    def described(self) -> dict[str, Any]:
+        """Give the plan, with what the first frame showed."""
+        return {**self.plan.as_mapping(), **self.facts}
 
     def end(self) -> End:
         """Say what became of its frames."""
@@ -124,7 +130,7 @@ class LiveRun:
         OSError, ImageError
             If the run folder cannot be written.
         """
-        whole = {"run": self.name, **said, "plan": self.plan.as_mapping(), "skipped_volumes": self.skipped}
+        whole = {"run": self.name, **said, "plan": self.described(), "skipped_volumes": self.skipped}
         if self.raw is None or not self.begun or whole == self._written:
             return
         self._opened(self.raw).describe(HOOK, whole)

@@ -17,6 +17,8 @@ from live_restore.frames import Light, VolumeKey
 _NAMED = ("t", "p", "c", "z", "light")
 # A sequence is gone through before it starts, up to here; longer ones are learned as they run.
 _MOST_EVENTS = 20_000
+# The kind of sequence that stands for a list or an iterator of events, and knows none of them.
+_UNKNOWN = "GeneratorMDASequence"
 
 
 class MdaFrames:
@@ -45,7 +47,7 @@ class MdaFrames:
     def started(self, sequence: Any, _: Any = None) -> None:
         """Take up a run that begins; a slot, so it does not raise."""
         try:
-            if not self._promised and hasattr(sequence, "sizes") and sequence.sizes:
+            if not self._promised and type(sequence).__name__ != _UNKNOWN:
                 self._promise(islice(iter(sequence), _MOST_EVENTS))
             self._hook.begin_run(self._raw)
         except Exception as error:  # pymmcore-plus would only log it

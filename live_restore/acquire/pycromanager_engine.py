@@ -40,6 +40,7 @@ class Engine:
         self._acquisition: Any = None
         self._inner: Any = None
         self._core: Any = None
+        self._own_log: Any = None
 
     def start(self, options: dict[str, Any]) -> Any:
         """Make an acquisition; call this in a daemon thread, whose kind all of its threads are then.
@@ -79,14 +80,17 @@ class Engine:
                 self.device_words = first["said"].strip()
             return log(text, *more)
 
+        own = vars(core).get("log_message")  # a core that was made to look like pycro-manager's has one
         core.log_message = tee
-        self._core = core
+        self._core, self._own_log = core, own
 
     def stop_listening(self) -> None:
         """Leave the core as it was."""
         if self._core is not None:
             with suppress(AttributeError):
                 del self._core.log_message
+            if self._own_log is not None:
+                self._core.log_message = self._own_log
             self._core = None
 
     def abort(self) -> None:

@@ -5,6 +5,7 @@ is on disk with every frame, so that after a crash at most the frame in flight i
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ class RawDataset:
         self._dataset.initialize(dict(summary))
         self.path = Path(self._dataset.path)
         self.frames = 0
+        self._whole: tuple[Path, int, int] | None = None
 
     def write(self, axes: Mapping[str, int | str], pixels: NDArray[np.uint16], metadata: Mapping[str, Any]) -> None:
         """Write a frame, pixels (Y, X).
@@ -45,12 +47,31 @@ class RawDataset:
         """
         self._dataset.put_image(dict(axes), np.ascontiguousarray(pixels), {**metadata, "Axes": dict(axes)})
         self._dataset._index_file.flush()  # noqa: SLF001
+        writer = self._dataset.current_writer
+        self._whole = Path(writer.filename), writer.file.tell(), writer.next_ifd_offset_location
         self.frames += 1
 
     def close(self) -> None:
-        """Cut the file to its length; twice is fine."""
-        if not self._dataset.is_finished():
+        """Cut the file to its length, on a full disk too; twice is fine."""
+        if self._dataset.is_finished():
+            return
+        try:
             self._dataset.finish()
+        except OSError:
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        """End the file behind the last whole frame, where the disk had no room for the next."""
+        for file in (self._dataset.current_writer.file, self._dataset._index_file):  # noqa: SLF001
+            with suppress(OSError):
+                file.close()
+        self._dataset._finished_event.set()  # noqa: SLF001
+        if self._whole is not None:
+            name, end, last_link = self._whole
+            with name.open("rb+") as file:
+                file.truncate(end)
+                file.seek(last_link)
+                file.write(bytes(4))
 
     def __enter__(self) -> Self:
         return self

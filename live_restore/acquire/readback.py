@@ -13,6 +13,7 @@ from live_restore.acquire.pycromanager_frames import AxesKey, Stage, axes_key, n
 
 # Frames between hook and camera: a camera sequence is read back at its start, and may be thousands of frames long.
 _MOST_WAITING = 100_000
+_NO_CORE = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +87,20 @@ class Readback:
             self._xy = (asked, (x, y, None))
         return self._xy[1]
 
+    def _find(self) -> Any:
+        """Look for the core, and once only: where Micro-Manager does not run, that takes a second."""
+        try:
+            return running_core()
+        except Exception as error:  # pyjavaz raises no kind of its own
+            self.problems.append(f"no core was found to read devices back from, give RestoreHook(core=...): {error}")
+            return _NO_CORE
+
     def _get(self, *names: str) -> Any:
         """Ask the core; a device that is not there is not asked twice."""
         if names[0] in self._absent:
             return None
         if self._core is None:
-            self._core = running_core()
+            self._core = self._find()
         ask: Callable[[], Any] | None = next((getattr(self._core, n) for n in names if hasattr(self._core, n)), None)
         if ask is None:
             self._absent.add(names[0])

@@ -201,13 +201,13 @@ def _by_pycromanager(prepared: _Prepared, core: Any, hook: RestoreHook | None, p
 
     def events() -> Iterator[dict[str, Any]]:
         # drawn one by one, each event is carried out by itself and its properties are set; a list would merge them
-        for number, frame in enumerate(prepared.frames):
-            progress(number, total)
+        for frame in prepared.frames:
             yield frame.as_event(light_settings(prepared.config.light, frame.power, core))
 
     def count(_axes: Any, _dataset: Any) -> None:
         nonlocal saved
         saved += 1
+        progress(saved, total)
 
     port = {"port": said.port} if said.backend == "java" else {}
     raw, stopped = prepared.directory, False

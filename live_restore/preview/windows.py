@@ -67,10 +67,12 @@ def averaged(pixels: NDArray[Any], window: Window, raw_shape: tuple[int, ...]) -
     cut, block = _cut(pixels, window, raw_shape)
     if block == 1:
         return cut
-    total = np.zeros((cut.shape[0] // block, cut.shape[1] // block), np.float32)
+    rows = np.zeros((cut.shape[0] // block, cut.shape[1]), np.float32)
     for row in range(block):
-        for column in range(block):
-            total += cut[row::block, column::block]
+        rows += cut[row::block]  # first whole rows, which lie together in memory
+    total = np.zeros((rows.shape[0], rows.shape[1] // block), np.float32)
+    for column in range(block):
+        total += rows[:, column::block]
     return total * np.float32(1 / block**2)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
+from live_restore.restore.photon_fit import BLOCK, block_means, fit_line
+
 FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 Counts = NDArray[np.integer[Any]]
@@ -19,6 +21,7 @@ Counts = NDArray[np.integer[Any]]
 # An estimate looks at no more pixels than this; a per cent on the gain needs no more.
 _MOST_PIXELS = 250_000
 _LEVEL_PX = 5
+_ASTRAY_SD = 4.0
 _BINS = 24
 _LEAST_PER_BIN = 200
 # Deviations beyond this many sd are left out: hot pixels and cosmic rays, not noise.
@@ -109,14 +112,24 @@ def estimate_noise(raw: Counts, restored: NDArray[np.floating], offset_adu: floa
     -------
     CameraNoise
         Of source ``estimated``; with `why` set where the image held too little to estimate from.
+
+    Raises
+    ------
+    ValueError
+        If the offset map has another shape than the image.
     """
-    stack, levels = _thinned(raw, restored)
-    level, scatter = _differences(stack, levels, offset_adu)
+    stack, levels = _thinned(raw, restored, offset_adu)
+    levels = _in_raw_counts(stack, levels)
     dark = float(np.percentile(levels, 0.1)) if levels.size else 0.0
     offset = dark if offset_adu is None else float(np.median(offset_adu))
     kept = offset if offset_adu is None else offset_adu
-    curve = _transfer_curve(level, scatter)
-    line = None if curve is None else _fit_line(*curve)
+    level, scatter, astray = _differences(stack, levels)
+    line = _transfer_line(level, scatter)
+    if line is not None:
+        # where the restored level itself is wrong, it says nothing of the noise there
+        expected = np.maximum(line[0] * level + line[1], 1e-9)
+        right = np.abs(astray) < _ASTRAY_SD * np.sqrt(expected) / _LEVEL_PX
+        line = _transfer_line(level[right], scatter[right])
     if line is None:
         return _without_range(kept, offset, level, scatter)
     gain, floor, error = line
@@ -136,32 +149,69 @@ def follow_noise(before: CameraNoise, estimated: CameraNoise) -> CameraNoise:
     return CameraNoise(float(offset), float(gain), float(np.sqrt(variance)), source="estimated")
 
 
-def _thinned(raw: Counts, restored: NDArray[np.floating]) -> tuple[DoubleArray, DoubleArray]:
-    """Take evenly spaced planes, and rows of them, until there are few enough pixels; neighbours in X and Y stay neighbours."""
+def _thinned(
+    raw: Counts, restored: NDArray[np.floating], offset_adu: float | FloatArray | None
+) -> tuple[DoubleArray, DoubleArray]:
+    """Take evenly spaced planes, and rows of them, until there are few enough pixels; neighbours in X and Y stay neighbours.
+
+    Of an offset map, the pattern is taken off raw.
+    """
     planes = max(1, raw.shape[0] // max(1, _MOST_PIXELS // max(1, raw[0].size)))
     raw, restored = raw[::planes], restored[::planes]
     rows = raw.shape[1]
-    while raw.shape[0] * rows * raw.shape[2] > 2 * _MOST_PIXELS:
+    while raw.shape[0] * rows * raw.shape[2] > 2 * _MOST_PIXELS and rows > _LEVEL_PX:
         rows //= 2
     start = (raw.shape[1] - rows) // 2
     window = slice(start, start + rows)
-    return raw[:, window].astype(np.float64), restored[:, window].astype(np.float64)
+    stack = raw[:, window].astype(np.float64)
+    if offset_adu is not None and np.ndim(offset_adu):
+        if np.shape(offset_adu) != raw.shape[1:]:
+            raise ValueError(f"offset_adu has shape {np.shape(offset_adu)}, the image {raw.shape[1:]}; give one of each pixel")
+        pattern = np.asarray(offset_adu, np.float64)[window] - float(np.median(offset_adu))
+        stack -= pattern
+    return stack, restored[:, window].astype(np.float64)
 
 
-def _differences(
-    stack: DoubleArray, levels: DoubleArray, offset_adu: float | FloatArray | None
-) -> tuple[DoubleArray, DoubleArray]:
-    """Second differences of the residual along Y and X, of unit gain for white noise, and the level of the pixels in them."""
+def _in_raw_counts(stack: DoubleArray, levels: DoubleArray) -> DoubleArray:
+    """Undo the network's own gain and offset."""
+    if min(levels.shape[1:]) < BLOCK:
+        return levels + np.median(stack - levels)
+    measured, restored = (
+        np.concatenate([block_means(plane.astype(np.float32)).reshape(-1) for plane in planes]) for planes in (stack, levels)
+    )
+    # in counts of an unknown gain: every block weighs the same
+    middle = np.float32(np.median(restored))
+    spread = float(np.square(1.5 * np.median(np.abs(measured - np.median(measured)))))
+    line = fit_line(measured - middle, restored - middle, BLOCK**2 * max(1.0, spread))
+    return line.slope * (levels - middle) + line.offset + middle
+
+
+def _differences(stack: DoubleArray, levels: DoubleArray) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
+    """Look at the residual in three ways, (N,) each.
+
+    Returns
+    -------
+    level : ndarray
+        Mean of the restored counts about a pixel, which the noise that they still have does not dilute.
+    scatter : ndarray
+        Second differences along Y and X, of unit gain for white noise.
+    astray : ndarray
+        Mean residual about a pixel.
+    """
     residual = stack - levels
-    if offset_adu is not None and np.ndim(offset_adu) and np.shape(offset_adu) == stack.shape[1:]:
-        residual = residual - np.asarray(offset_adu)
     if min(residual.shape[1:]) < 3:
-        return np.zeros(0), np.zeros(0)
+        return np.zeros(0), np.zeros(0), np.zeros(0)
     across = residual[..., :-2] - 2 * residual[..., 1:-1] + residual[..., 2:]  # (Z, Y, X - 2)
     both = across[:, :-2] - 2 * across[:, 1:-1] + across[:, 2:]  # (Z, Y - 2, X - 2)
-    # the mean level about a pixel, which the noise that a restored image still has does not dilute
-    smooth = uniform_filter(levels, (0, _LEVEL_PX, _LEVEL_PX), mode="nearest")[:, 1:-1, 1:-1]
-    return smooth.reshape(-1), (both / 6.0).reshape(-1)
+    window = (0, _LEVEL_PX, _LEVEL_PX)
+    level, astray = (uniform_filter(each, window, mode="nearest")[:, 1:-1, 1:-1] for each in (levels, residual))
+    return level.reshape(-1), (both / 6.0).reshape(-1), astray.reshape(-1)
+
+
+def _transfer_line(level: DoubleArray, scatter: DoubleArray) -> tuple[float, float, float] | None:
+    """Give gain, floor and the gain's relative error; None where there is too little to fit."""
+    curve = _transfer_curve(level, scatter)
+    return None if curve is None else _fit_line(*curve)
 
 
 def _transfer_curve(level: DoubleArray, scatter: DoubleArray) -> tuple[DoubleArray, DoubleArray, DoubleArray] | None:

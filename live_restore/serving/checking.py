@@ -1,8 +1,8 @@
 """The check thread: what was restored is compared with its photons, shown, told of and handed on to be recorded.
 
-Receives outcomes of the restore thread; hands them, with everything that is said of them, to the run, the viewers and the record
-thread. Beside the restore thread, so that neither a volume on its way back to the acquisition nor the next one waits for it. It
-does not know sockets or files.
+Receives outcomes of the restore thread; hands them, with everything that is said of them, to the run, the viewers and the
+record thread. Beside the restore thread, so that neither a volume on its way back to the acquisition nor the next one waits
+for it. It does not know sockets or files.
 """
 
 import logging
@@ -135,9 +135,13 @@ class Checking:
         run.closed = True
         self._lane.add(lambda: self._recording.finish(run))
 
-    def stop(self, *, at_once: bool = False) -> None:
-        """End when all is checked, or with the volume in hand."""
-        self._lane.stop(at_once=at_once)
+    def hurry(self) -> None:
+        """Do only what must be done from here on."""
+        self._lane.hurry()
+
+    def stop(self) -> None:
+        """End when all is done."""
+        self._lane.stop()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait until it has ended; whether it has."""
@@ -171,8 +175,8 @@ def said_of(outcome: Outcome) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``trust`` (empty until it is checked), ``provenance``, ``stages_ms``, ``latency_ms`` (from the hook's receipt of the last
-        frame until it was restored), ``frames``, ``live``.
+        ``trust`` (empty until it is checked), ``provenance``, ``stages_ms``, ``latency_ms`` (from the hook's receipt of the
+        last frame until it was restored), ``frames``, ``live``.
     """
     captured_ns = captured_of(outcome.volume, outcome.arrived_ns)
     stages = {
@@ -208,7 +212,7 @@ def _warn(run: Run, outcome: Outcome, figures: Mapping[str, Any]) -> None:
     _say(
         run,
         f"flat {channel}",
-        f"channel {channel}: the image of {key} is flat or nearly empty, so its intensity range is a guess; look at the light path",
+        f"channel {channel}: the image of {key} is flat or nearly empty, so its intensity range is a guess; see to the light",
         when=bool(outcome.provenance["guarded"]),
     )
     _say(

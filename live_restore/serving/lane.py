@@ -6,16 +6,24 @@ Receives work to do, and what to do instead if there is no time left; hands on n
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Condition, Thread
 
 _log = logging.getLogger(__name__)
 Work = Callable[[], None]
-# Where a disk hangs, notes are left out beyond so many.
-_MOST_NOTES = 10_000
+_MOST_NOTES = 1000
 
 
 def _nothing() -> None:
     """Do nothing instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    work: Work
+    otherwise: Work
+    nbytes: int = 0
+    counted: bool = False
 
 
 class Lane:
@@ -29,16 +37,16 @@ class Lane:
     Attributes
     ----------
     waiting : int
-        How many pieces of work wait, notes not among them: whoever gives work looks at it, for nothing here ever waits or drops.
+        How many pieces of work wait, notes not among them. Whoever gives work looks at it: nothing here ever waits or drops.
     nbytes : int
         What they keep in memory.
     """
 
     def __init__(self, name: str) -> None:
         self.waiting = self.nbytes = 0
-        self._queue = deque[tuple[Work, Work, int]]()
+        self._queue = deque[_Piece]()
         self._changed = Condition()
-        self._stopping = self._at_once = False
+        self._stopping = self._hurrying = False
         self._thread = Thread(target=self._main, name=name, daemon=True)
 
     def start(self) -> None:
@@ -46,24 +54,33 @@ class Lane:
         self._thread.start()
 
     def put(self, work: Work, otherwise: Work = _nothing, nbytes: int = 0) -> None:
-        """Give work that keeps so many bytes; `otherwise` is done in its place if the lane stops at once."""
+        """Give work that keeps so many bytes; `otherwise` is done in its place if there is no time left."""
         with self._changed:
             self.waiting, self.nbytes = self.waiting + 1, self.nbytes + nbytes
-            self._queue.append((work, otherwise, nbytes))
+            self._queue.append(_Piece(work, otherwise, nbytes, counted=True))
             self._changed.notify()
 
     def add(self, work: Work) -> None:
-        """Give a small piece of work, such as a note; it is done even if the lane stops at once."""
+        """Give a small piece of work; it is done even if there is no time left."""
         with self._changed:
-            if len(self._queue) < _MOST_NOTES:
-                self._queue.append((work, work, 0))
+            self._queue.append(_Piece(work, work))
             self._changed.notify()
 
-    def stop(self, *, at_once: bool = False) -> None:
-        """End when all work is done, or with the piece in hand; a second time is fine."""
+    def note(self, work: Work) -> None:
+        """Give what is done if a thousand other things do not wait: a disk that hangs must not fill the memory."""
+        if len(self._queue) < _MOST_NOTES:
+            self.add(work)
+
+    def hurry(self) -> None:
+        """Do only what must be done from here on: of the work that waits, what stands in its place."""
         with self._changed:
-            self._stopping, self._at_once = True, self._at_once or at_once
-            self._changed.notify_all()
+            self._hurrying = True
+
+    def stop(self) -> None:
+        """End when all is done; a second time is fine."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait until it has ended; whether it has."""
@@ -83,6 +100,6 @@ class Lane:
             self._changed.wait_for(lambda: self._queue or self._stopping)
             if not self._queue:
                 return None
-            work, otherwise, nbytes = self._queue.popleft()
-            self.waiting, self.nbytes = self.waiting - (work is not otherwise), self.nbytes - nbytes
-            return otherwise if self._at_once else work
+            piece = self._queue.popleft()
+            self.waiting, self.nbytes = self.waiting - piece.counted, self.nbytes - piece.nbytes
+            return piece.otherwise if self._hurrying else piece.work

@@ -1,7 +1,7 @@
 """The models of the restore process: which channel goes through which, loading, and changing one while the others run.
 
-Receives choices (a channel, a package, an engine); hands on open restorers by channel, and says in words what is ready, loading or
-failed. It does not know frames, threads' work or sockets.
+Receives choices (a channel, a package, an engine); hands on open restorers by channel, and says in words what is ready,
+loading or failed. It does not know frames, threads' work or sockets.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, cast, get_args
 
-from live_restore.errors import LiveRestoreError, ModelError
+from live_restore.errors import ModelError
 from live_restore.models.facts import ModelFacts
 from live_restore.models.package import open_package
 from live_restore.restorer import Mode, Restorer
@@ -74,6 +74,7 @@ class Served:
             "engine": str(self.restorer.engine),
             "precision": self.restorer.engine.precision,
             "normalisation": self.restorer.normalisation.mode,
+            "procedure": self.restorer.facts.procedure,
         }
 
     def warm_up(self, shape: Shape) -> None:
@@ -203,6 +204,7 @@ class Models:
         row = {
             "channel": choice.channel,
             "model": choice.package.name,
+            "package": str(choice.package.absolute()),
             "sha256": "",
             "engine": choice.engine,
             "precision": choice.precision,
@@ -248,13 +250,11 @@ def _load(choice: ModelChoice) -> Served:
 def _check_live(name: str, facts: ModelFacts) -> None:
     if facts.channels_in != 1 or facts.channels_out != 1:
         raise ModelError(
-            f"model '{name}' takes {facts.channels_in} channel(s) and gives {facts.channels_out}; live, every channel is restored on "
-            "its own: use this model on the saved images, with live-restore restore"
+            f"model '{name}' takes {facts.channels_in} channel(s) and gives {facts.channels_out}; live, every channel is "
+            "restored on its own: use this model on the saved images, with live-restore restore"
         )
 
 
 def _row(served: Served) -> dict[str, Any]:
-    return {**served.provenance(), "state": "ready", "why": served.restorer.choice.why}
-
-
-__all__ = ["OTHERS", "LiveRestoreError", "ModelChoice", "Models", "Served", "Shape", "choice_of"]
+    package = str(served.restorer.package.path.absolute())
+    return {**served.provenance(), "package": package, "state": "ready", "why": served.restorer.choice.why}

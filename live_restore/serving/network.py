@@ -1,13 +1,13 @@
 """The network thread: hears every client, answers, and decides what becomes of a volume that has ended.
 
-Receives messages; hands whole volumes to the restore thread, and answers, receipts and views to the clients. It owns the `Listener`,
-the assemblies and the viewers, and it never waits for the other threads. It does not know how a volume is restored.
+Receives messages; hands whole volumes to the restore thread, and answers, receipts and views to the clients. It owns the
+`Listener`, the assemblies and the viewers, and it never waits for the other threads. It does not know how a volume is restored.
 """
 
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +81,8 @@ class Network:
         See `Assembly`.
     max_bytes : int
         What the unfinished volumes of a run may take.
+    references_ms : mapping
+        Exposures that the dose is compared with, by channel.
     ordered : callable
         Carries out the commands ``swap`` and ``stop``: ``ordered(client, command)``.
     """
@@ -93,10 +95,12 @@ class Network:
         deadline_s: float,
         quiet_s: float,
         max_bytes: int,
+        references_ms: Mapping[str, float],
         ordered: Callable[[bytes, Command], None],
     ) -> None:
         self._parts, self._session, self._ordered = parts, session, ordered
         self._deadline_s, self._quiet_s, self._max_bytes = deadline_s, quiet_s, max_bytes
+        self._references_ms = references_ms
         self._viewers = Viewers(parts.views)
         self._out: deque[tuple[bytes, Message]] = deque()
         self._receipts: dict[tuple[bytes, str, str], list[int]] = {}
@@ -209,7 +213,7 @@ class Network:
 
     def _new_run(self, client: bytes, message: Begin, now_ns: int) -> Run:
         assembly = Assembly(self._deadline_s, self._quiet_s, self._max_bytes)
-        run = Run(message, client, self._parts.restoring.ledger(message.run), assembly, now_ns)
+        run = Run(message, client, self._parts.restoring.ledger(message.run), assembly, now_ns, self._references_ms)
         for old in self._parts.runs.add(run):
             self._parts.restoring.forget(old.name)
         return run
@@ -233,8 +237,8 @@ class Network:
             before = run.assembly.replaced
             try:
                 ended = run.assembly.add(frame, now_ns)
-            except ValueError as reason:
-                refused = str(reason)
+            except (ValueError, MemoryError) as reason:
+                refused = str(reason) or "there is no memory left for it"
             else:
                 if run.assembly.replaced == before:
                     run.ledger.take()
@@ -301,7 +305,7 @@ class Network:
             run.planes = len(volume.infos)
             self._parts.views.show_raw(volume, now_ns)
             if not column:
-                self._parts.models.seen(volume.key.channel, volume.pixels.shape)  # type: ignore[arg-type]
+                self._parts.models.seen(volume.key.channel, volume.pixels.shape)
                 self._parts.restoring.offer(volume, arrived_ns)
 
     def _column(self, volume: Volume) -> str:
@@ -316,7 +320,8 @@ class Network:
         """How many more volumes each hook may send."""
         if self._draining:
             return 0
-        runs = [run for run in self._parts.runs.all() if not run.ended]
+        now_ns = time.monotonic_ns()
+        runs = [run for run in self._parts.runs.all() if not run.ended and not run.silent(now_ns)]
         gathering = sum(run.assembly.gathering() for run in runs)
         at_once = max((run.at_once for run in runs), default=1)
         nbytes = sum(run.assembly.nbytes for run in runs) + self._parts.checking.nbytes + self._parts.recording.nbytes

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from live_restore.errors import ImageError
 from live_restore.frames import Volume
 from live_restore.records.runs import RunFolder, run_folder, volume_words
 from live_restore.records.sidecar import Sidecar
+from live_restore.records.sidecar_zarr import Spacing
 from live_restore.serving.lane import Lane
 from live_restore.serving.run import Run
 
@@ -61,6 +63,7 @@ class Recording:
     def start(self) -> None:
         """Begin."""
         self._lane.start()
+        self._lane.add(_load_writer)
 
     def write(self, run: Run, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> None:
         """Record a restored volume."""
@@ -86,7 +89,7 @@ class Recording:
     def note(self, run: Run, event: str, **said: Any) -> None:
         """Add an event."""
         at = round(time.time(), 3)
-        self._lane.add(lambda: self._of(run).note(event, at_unix_s=at, **said))
+        self._lane.note(lambda: self._of(run).note(event, at_unix_s=at, **said))
 
     def save(self, run: Run) -> None:
         """Write the run's table as it is now, unless that is about to be done."""
@@ -104,9 +107,13 @@ class Recording:
 
         self._lane.add(close)
 
-    def stop(self, *, at_once: bool = False) -> None:
-        """End when all is written, or with the volume in hand."""
-        self._lane.stop(at_once=at_once)
+    def hurry(self) -> None:
+        """Do only what must be done from here on."""
+        self._lane.hurry()
+
+    def stop(self) -> None:
+        """End when all is done."""
+        self._lane.stop()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait until it has ended; whether it has."""
@@ -125,11 +132,16 @@ class Recording:
             run.timings.add({"write": (time.monotonic() - began) * 1e3})
 
 
+def _load_writer() -> None:
+    """Import what writes: it takes a second, for which the first volume need not wait."""
+    import_module("ome_writers")
+
+
 class _Folder:
     """The files of one run.
 
-    The folder is made when there is something to keep and its place is known for sure: at once where the raw dataset is there, else
-    with the first restored volume, for acquisition engines make their folder with the first frame, and after the run began.
+    The folder is made when there is something to keep and its place is known for sure: at once where the raw dataset is
+    there, else with the first restored volume, for acquisition engines make their folder after the run began.
     """
 
     def __init__(self, run: Run, records: Path, described: Callable[[], Mapping[str, Any]]) -> None:
@@ -147,7 +159,7 @@ class _Folder:
         if folder is None:
             return False
         try:
-            sidecar = self._opened(folder, volume, pixels)
+            sidecar = self._opened(folder, volume, pixels, said)
             sidecar.write(volume.key, np.ascontiguousarray(pixels, np.float32), said)
         except Exception as refused:  # a full disk, a volume of another size, a fault in a library: the next one gets its turn
             _log.warning("%s was not recorded: %s", volume.key, refused)
@@ -215,14 +227,18 @@ class _Folder:
             self.note(event, **said)
         return self._folder
 
-    def _opened(self, folder: RunFolder, volume: Volume, pixels: FloatArray) -> Sidecar:
+    def _opened(self, folder: RunFolder, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> Sidecar:
         if self._sidecar is None:
             plan = self._run.plan
             self._sidecar = Sidecar(
                 folder.path,
-                pixel_size_um=_spacing(plan, volume, pixels),
+                pixel_size_um=_spacing(plan, volume, pixels, interpolated=said["provenance"]["procedure"] != "direct"),
                 frame_interval_s=plan.get("interval_s"),
-                provenance={"note": "restored pixels are a prediction; the raw images are the record"},
+                provenance={
+                    "run": self._run.name,
+                    "note": "restored pixels are a prediction; the raw images are the record",
+                    "raw": None if self._run.raw is None else self._run.raw.name,
+                },
                 positions=plan.get("positions") or (),
                 channels=plan.get("channels") or (),
             )
@@ -262,11 +278,13 @@ def _safe(name: str) -> str:
     return name
 
 
-def _spacing(plan: Mapping[str, Any], volume: Volume, pixels: FloatArray) -> tuple[float | None, float | None, float | None]:
+def _spacing(plan: Mapping[str, Any], volume: Volume, pixels: FloatArray, *, interpolated: bool) -> Spacing:
     """Pixel size (z, y, x) of the restored volume, µm; finer than the raw one's where the network is."""
-    in_plane = volume.infos[0].pixel_size_um or plan.get("pixel_size_um") or None
-    step = plan.get("z_step_um") or None
-    finer = [after / before for after, before in zip(pixels.shape, volume.pixels.shape, strict=True)]
+    in_plane, step = volume.infos[0].pixel_size_um or plan.get("pixel_size_um") or None, plan.get("z_step_um") or None
+    raw, new = volume.pixels.shape, pixels.shape
+    finer = [after / before for after, before in zip(new, raw, strict=True)]
+    if interpolated and new[0] > raw[0] > 1:
+        finer[0] = (new[0] - 1) / (raw[0] - 1)  # both end planes stay where they are
     z, y, x = (size and abs(size) / factor for size, factor in zip((step, in_plane, in_plane), finer, strict=True))
     return z, y, x
 

@@ -1,7 +1,7 @@
 """The restore thread: one volume after another through its channel's model.
 
-Receives whole volumes, and slabs of volumes still coming in; hands on what came out, with the word on how, to whoever was named.
-It owns the restorers. It does not know sockets, files or viewers.
+Receives whole volumes, and slabs of volumes still coming in; hands on what came out, with the word on how, to whoever was
+named. It owns the restorers. It does not know sockets, files or viewers.
 """
 
 import logging

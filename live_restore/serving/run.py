@@ -1,7 +1,7 @@
 """The run: what the restore process knows of one acquisition.
 
-Receives what the wire, the restore thread and the record thread find out; hands on the run's part of the status. Usable from any
-thread. It decides nothing, and touches neither sockets nor files.
+Receives what the wire, the restore thread and the record thread find out; hands on the run's part of the status. Usable
+from any thread. It decides nothing, and touches neither sockets nor files.
 """
 
 from collections import OrderedDict, deque
@@ -36,9 +36,12 @@ class _Exposure:
     high_frames: int = 0
     high_ms: float = 0.0
 
-    def said(self) -> dict[str, Any]:
-        reference = self.frames * self.high_ms / self.high_frames if self.high_frames else None
-        return {"frames": self.frames, "low_ms": round(self.low_ms, 3), "reference_ms": reference and round(reference, 3)}
+    def said(self, reference_ms: float | None) -> dict[str, Any]:
+        """Compare with the exposure that one frame would have had: the one given, or that of the high-light frames."""
+        if reference_ms is None and self.high_frames:
+            reference_ms = self.high_ms / self.high_frames
+        whole = None if reference_ms is None else round(self.frames * reference_ms, 3)
+        return {"frames": self.frames, "low_ms": round(self.low_ms, 3), "reference_ms": whole}
 
 
 class Run:
@@ -62,13 +65,22 @@ class Run:
         Whether its records have been closed.
     """
 
-    def __init__(self, begin: Begin, client: bytes, ledger: Ledger, assembly: Assembly, now_ns: int) -> None:
+    def __init__(
+        self,
+        begin: Begin,
+        client: bytes,
+        ledger: Ledger,
+        assembly: Assembly,
+        now_ns: int,
+        references_ms: Mapping[str, float] | None = None,
+    ) -> None:
         self.name, self.ledger, self.assembly = begin.run, ledger, assembly
         self.raw: Path | None = None
         self.plan: Mapping[str, Any] = {}
         self.folder: Path | None = None
         self.bytes_free: int | None = None
         self.timings = Timings()
+        self._references_ms = references_ms or {}
         self._lock = Lock()
         self._arrived: dict[VolumeKey, int] = {}
         self._volumes: dict[str, int] = {}
@@ -83,24 +95,24 @@ class Run:
     # --- the network thread tells -----------------------------------------------------------------------------------
 
     def begin(self, begin: Begin, client: bytes, now_ns: int) -> None:
-        """The run begins, or goes on."""
+        """Note that the run begins, or goes on."""
         self.raw = Path(begin.raw) if begin.raw else self.raw
         self.plan, self.results, self.client = {**self.plan, **begin.plan}, begin.results, client
         self.ended = self.closed = False
         self.heard_ns = now_ns
 
     def end(self, hook: Mapping[str, int]) -> None:
-        """No frame comes any more."""
+        """Note that no frame comes any more."""
         self.ended = True
         self._hook = dict(hook) or self._hook
 
     def beat(self, hook: Mapping[str, int], now_ns: int) -> None:
-        """The hook tells of its table."""
+        """Take the hook's table."""
         self._hook = dict(hook) or self._hook
         self._skips.append((now_ns, self._hook.get("taken", 0), self._hook.get("skipped", 0)))
 
     def frame(self, info: FrameInfo, now_ns: int) -> None:
-        """A frame was taken."""
+        """Count a frame that was taken, and its light."""
         self._frames.add(now_ns)
         self._arrived[info.key] = now_ns
         exposure_ms = info.exposure_ms if info.exposure_ms is not None else info.asked_exposure_ms or 0.0
@@ -114,7 +126,7 @@ class Run:
                 exposure.frames, exposure.low_ms = exposure.frames + 1, exposure.low_ms + exposure_ms
 
     def arrived(self, key: VolumeKey, otherwise_ns: int) -> int:
-        """When the last frame of a volume that ended had arrived."""
+        """Say when the last frame of a volume that ended had arrived; once."""
         return self._arrived.pop(key, otherwise_ns)
 
     @property
@@ -130,12 +142,12 @@ class Run:
     # --- any thread tells -------------------------------------------------------------------------------------------
 
     def volume(self, column: str) -> None:
-        """A volume came to an end."""
+        """Count a volume that came to an end."""
         with self._lock:
             self._volumes[column] = self._volumes.get(column, 0) + 1
 
     def restored(self, volume: Volume, said: Mapping[str, Any], now_ns: int) -> None:
-        """A volume was restored; `said` as in the journal."""
+        """Keep a restored volume's point on the time line; `said` as in the journal."""
         self._restored.add(now_ns)
         self.timings.add({**said["stages_ms"], "total": said["latency_ms"]})
         key, trust = volume.key, said["trust"]
@@ -182,7 +194,7 @@ class Run:
         )
 
     def state(self, now_ns: int) -> str:
-        """``running``, ``ended`` or ``silent``."""
+        """Say ``running``, ``ended`` or ``silent``."""
         return "ended" if self.ended else "silent" if self.silent(now_ns) else "running"
 
     def status(self, now_ns: int, *, timeline: bool = True) -> dict[str, Any]:
@@ -191,7 +203,8 @@ class Run:
         with self._lock:
             volumes, points = dict(self._volumes), list(self._timeline) if timeline else []
             warnings = list(self._warnings.values())
-            exposures = {channel: exposure.said() for channel, exposure in self._exposures.items()}
+            references = self._references_ms
+            exposures = {channel: exposure.said(references.get(channel)) for channel, exposure in self._exposures.items()}
         return {
             "run": self.name,
             "raw": None if self.raw is None else str(self.raw),

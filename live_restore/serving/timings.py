@@ -59,7 +59,7 @@ class Rate:
         self._moments: deque[int] = deque(maxlen=2000)
 
     def add(self, now_ns: int) -> None:
-        """It happened, now."""
+        """Note that it happened, now."""
         with self._lock:
             self._moments.append(now_ns)
 

@@ -81,14 +81,14 @@ class Shown:
 
 
 def _highest(pixels: NDArray[Any]) -> NDArray[Any]:
-    return pixels[0] if len(pixels) == 1 else pixels.max(axis=0)  # (Y, X)
+    highest: NDArray[Any] = pixels[0] if len(pixels) == 1 else pixels.max(axis=0)  # (Y, X)
+    return highest
 
 
 def _largest(trust: NDArray[np.int8]) -> NDArray[np.int8]:
-    if len(trust) == 1:
-        return trust[0]
     low, high = trust.min(axis=0), trust.max(axis=0)
-    return np.where(high.astype(np.int16) >= -low.astype(np.int16), high, low)  # (Y, X)
+    largest: NDArray[np.int8] = np.where(high.astype(np.int16) >= -low.astype(np.int16), high, low)  # (Y, X)
+    return largest
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +135,7 @@ class Views:
         return self._number
 
     def show_raw(self, volume: Volume, now_ns: int) -> None:
-        """A volume is whole; it is shown without a restoration where none comes."""
+        """Take a volume that is whole; it is shown without a restoration where none comes."""
         with self._lock:
             place = self._place(volume.key)
             shown = Shown(0, volume, since_ns=now_ns)
@@ -146,7 +146,7 @@ class Views:
             self._make_room()
 
     def show_restored(self, shown: Shown) -> Shown:
-        """A volume, or a slab of one, was restored. Gives it with its number."""
+        """Take a restored volume, or a slab of one; gives it with its number."""
         with self._lock:
             place = self._place(shown.volume.key)
             self._number += 1
@@ -220,7 +220,7 @@ class Viewers:
         self._viewers: dict[bytes, _Viewer] = {}
 
     def ask(self, client: bytes, ask: Ask, now_ns: int) -> None:
-        """A viewer asks; one that asks too much at once loses the oldest of its asks."""
+        """Take an ask; a viewer that asks too much at once loses the oldest of its asks."""
         viewer = self._viewers.setdefault(client, _Viewer(now_ns))
         wish = (ask.position, ask.channel, ask.z, ask.trust)
         viewer.pending.append(_Pending(ask, now_ns + ask.wait_ms * 1_000_000, wish != viewer.wish))

@@ -8,6 +8,7 @@ than it was told to.
 import errno
 import logging
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from live_restore.errors import BadMessage, WireError
 from live_restore.wire.address import ENDPOINT, Address, Purpose, demand_keys, read_address
@@ -49,6 +49,8 @@ _ANSWERS = 64
 # One turn of a receiving thread takes no more than this, so that it also gets to its other duties.
 _MESSAGES_PER_TURN = 32
 _RECONNECT_MS = 100
+# A connection that ZeroMQ has not taken up again by then, it never will; or nobody is there, and calling anew does no harm.
+_GIVEN_UP_MS = 1000
 _HANDSHAKE_MS = 5000
 # How long closing waits for what was just said (the end of a run, the answer to "stop").
 _LINGER_MS = 500
@@ -229,15 +231,18 @@ class Caller(_End):
         """Call again after the connection broke.
 
         ZeroMQ does so by itself, but gives up for ever after a failed handshake or a broken protocol: a server that was
-        started without keys, another program at the port. What had not gone out or was not read yet is lost either way.
+        started without keys, another program at the port. So it gets its chance, and then the address is called anew.
         """
         while self._events.poll(0):
-            event = recv_monitor_message(self._events)["event"]
-            self._turned_away = bool(event & _TURNED_AWAY) or (self._turned_away and event != zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            event = int.from_bytes(self._events.recv_multipart()[0][:2], sys.byteorder)  # zmq.utils.monitor would load asyncio
             self._broken = event != zmq.EVENT_HANDSHAKE_SUCCEEDED
-        if self._broken and time.monotonic() - self._called_s >= _RECONNECT_MS / 1000:
+            self._turned_away = self._broken and (self._turned_away or bool(event & _TURNED_AWAY))
+            if event == zmq.EVENT_DISCONNECTED and not self._turned_away:
+                self._called_s = time.monotonic()
+        patience_s = (_RECONNECT_MS if self._turned_away else _GIVEN_UP_MS) / 1000
+        if self._broken and time.monotonic() - self._called_s >= patience_s:
             self._broken, self._called_s = False, time.monotonic()
-            with suppress(zmq.ZMQError):  # it may have been given up already
+            with suppress(zmq.ZMQError):  # it was given up
                 self._socket.disconnect(self.address)
             self._socket.connect(self.address)
 
@@ -261,8 +266,8 @@ class Caller(_End):
         if wanted is None:
             raise ValueError(f"{type(message).__name__} is not answered; ask with {', '.join(k.__name__ for k in _ANSWER_TO)}")
         deadline = time.monotonic() + timeout_s
-        refusal = None if (sent := self.send(message)) else self._insist(message, deadline)
-        answer = self._await(wanted, deadline) if sent or refusal is None else None
+        refusal = None if self.send(message) else self._insist(message, deadline)
+        answer = self._await(wanted, deadline) if refusal is None else None
         if answer is not None:
             return answer
         # A late answer must not be taken for that to the next question: under another routing id it finds nobody.

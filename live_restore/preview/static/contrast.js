@@ -1,6 +1,6 @@
 // Which counts are black and which are white: from what is shown, and steady.
 
-const SAMPLES = 30000;
+const SAMPLES = 12000;
 const LOW_SHARE = 0.01;
 const HIGH_SHARE = 0.998;
 // The range stays until it is off by this share of its width, and then glides.

@@ -200,7 +200,6 @@ export class Controls {
       slider.setAttribute("aria-valuetext", `${whole(range[end])} counts`);
       byId(`${end}-word`).textContent = whole(range[end]);
     }
-    this.drawHistogram(range, samples);
   }
 
   drawHistogram(range, samples) {

@@ -15,6 +15,7 @@ const byId = (id) => document.getElementById(id);
 const THEMES = ["dark", "light", "auto"];
 // The restored image is dimmed to this while it is not to be trusted or from before.
 const DIM = 0.45;
+const FIGURES_MS = 200;
 
 class Page {
   constructor() {
@@ -25,7 +26,7 @@ class Page {
     this.drawnAt = [];
     this.ranges = new SteadyRanges();
     this.doubt = new Doubt();
-    this.controls = new Controls({ onWish: () => this.wishAnew(), onLook: () => this.look() });
+    this.controls = new Controls({ onWish: () => this.wishAnew(), onLook: () => this.lookAnew() });
     this.stage = new Stage({ onDivider: () => this.controls.change({ share: this.stage?.share ?? 50 }), onPlace: () => this.wishElsewhere() });
     this.stage.setLayout(this.controls.set.layout);
     this.stage.setShare(this.controls.set.share);
@@ -114,7 +115,7 @@ class Page {
     if (header.serial !== this.serial) return; // the wish that replaced it is under way
     this.status = header.status;
     if (!layers.raw || this.isOld(header)) {
-      this.showFigures();
+      this.showFiguresSoon();
       this.wish();
       return;
     }
@@ -127,7 +128,7 @@ class Page {
     this.judge();
     this.look();
     this.stage.load(layers, header, () => this.painted());
-    this.showFigures();
+    this.showFiguresSoon();
   }
 
   isOld(header) {
@@ -175,6 +176,12 @@ class Page {
   }
 
   // --- drawing ---
+
+  /** A control was moved. */
+  lookAnew() {
+    this.look();
+    this.showFiguresSoon();
+  }
 
   /** Hand the stage what it needs to draw, and draw. */
   look() {
@@ -232,7 +239,17 @@ class Page {
     return `${channel}, time ${time}, position ${position}${plane}`;
   }
 
+  /** Figures change a few times a second at most: nobody reads faster, and images come first. */
+  showFiguresSoon() {
+    this.figuresDue ??= setTimeout(() => {
+      this.figuresDue = null;
+      this.showFigures();
+      if (this.samples) this.controls.drawHistogram(this.stage.settings, this.samples);
+    }, this.figuresShown ? FIGURES_MS : 0);
+  }
+
   showFigures() {
+    this.figuresShown = true;
     const { run, status } = this;
     this.offer();
     this.showRates();
@@ -286,12 +303,19 @@ class Page {
   }
 
   showNotice() {
-    const newest = this.run?.warnings?.at(-1) ?? "";
+    const newest = this.warnings().at(-1) ?? "";
     this.notice = newest.replaceAll(/[\d.,]+/g, "#"); // with other numbers it is the same warning
     byId("notice").hidden = !newest || this.notice === this.noticed;
     say(byId("notice-words"), newest);
     if (this.noticeSaid !== this.notice) say(byId("notice-text"), newest);
     this.noticeSaid = this.notice;
+  }
+
+  /** Warnings of the run, but for those that the alert says already. */
+  warnings() {
+    const all = this.run?.warnings ?? [];
+    if (!this.state.distrusted) return all;
+    return all.filter((sentence) => !(sentence.includes("do not trust") && sentence.includes(this.view.channel)));
   }
 
   showPulse() {
@@ -309,8 +333,8 @@ class Page {
     const { settings } = this.stage;
     const model = this.modelOf(this.view.channel);
     const sheet = compose(this.stage, {
-      raw: `Raw ${byId("label-raw-note").textContent}`,
-      restored: `Restored ${byId("label-restored-note").textContent} ${byId("slab").textContent}`.trim(),
+      raw: `Raw: ${byId("label-raw-note").textContent}`,
+      restored: `Restored: ${byId("label-restored-note").textContent} ${byId("slab").textContent}`.trim(),
       alert: this.alert?.level === "stop" ? this.alert.title : "",
       stamp: `${this.view.run}: ${this.stamp()}`,
       model: model ? `${model.model}, ${model.engine}, ${model.precision}, normalisation ${model.normalisation}` : "no model",

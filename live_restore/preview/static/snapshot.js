@@ -28,7 +28,7 @@ function drawDivider(context, stage, width, height) {
 }
 
 function write(context, text, x, y, { size = 13, weight = 400, colour = "#e6e8ea", align = "left" } = {}) {
-  context.font = `${weight} ${size}px system-ui, "Liberation Sans", sans-serif`;
+  context.font = `${weight} ${size}px Inter, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif`;
   context.textAlign = align;
   context.fillStyle = colour;
   context.fillText(text, x, y);

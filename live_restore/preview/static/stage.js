@@ -99,6 +99,7 @@ export class Stage {
     this.canvas.width = width;
     this.canvas.height = height;
     this.ratio = ratio;
+    this.letter = parseFloat(getComputedStyle(document.documentElement).fontSize);
     if (this.place.fitted) this.fit();
     this.draw();
   }
@@ -229,7 +230,7 @@ export class Stage {
   scaleBar() {
     const unit = this.pixelSize ? "µm" : "px";
     const perUnit = this.place.zoom / (this.pixelSize || 1); // device pixels
-    const wanted = Math.min(this.paneWidth() / 6, 170 * this.ratio) / perUnit;
+    const wanted = Math.min(this.paneWidth() / 6, 13 * this.letter * this.ratio) / perUnit;
     const power = 10 ** Math.floor(Math.log10(wanted));
     const length = [5, 2, 1].map((digit) => digit * power).find((value) => value <= wanted) ?? power;
     return { pixels: length * perUnit, words: `${Number(length.toPrecision(1))} ${unit}` };

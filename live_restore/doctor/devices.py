@@ -1,6 +1,6 @@
 """A process of its own that loads device adapters, says in JSON what it saw, and ends.
 
-Receives a question as its argument, ``python -m live_restore.doctor_devices '{"demo": true}'``; hands on one line of JSON.
+Receives a question as its argument, ``python -m live_restore.doctor.devices '{"demo": true}'``; hands on one line of JSON.
 Adapters are foreign machine code: what crashes or hangs here does so alone. It judges nothing.
 """
 

@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 
-from live_restore.doctor_findings import Finding, Situation, ok, problem, warning
+from live_restore.doctor.findings import Finding, Situation, ok, problem, warning
 from live_restore.errors import WireError
 from live_restore.wire.messages import Answer, Beat, Command
 from live_restore.wire.security import ClientKeys, ServerKeys, encryption_available

@@ -8,32 +8,32 @@ It does not know how findings are shown.
 from collections.abc import Callable
 from pathlib import Path
 
-from live_restore import doctor_machine, doctor_microscope, doctor_software, doctor_wire
 from live_restore.config import HardwareConfig
-from live_restore.doctor_findings import Check, Finding, Situation, ok, problem, warning
+from live_restore.doctor import machine, microscope, software, wire
+from live_restore.doctor.findings import Check, Finding, Situation, ok, problem, warning
 from live_restore.errors import ConfigError
 from live_restore.wire.sockets import ENDPOINT
 
 __all__ = ["CHECKS", "Finding", "examine"]
 
 CHECKS: tuple[tuple[str, Check], ...] = (
-    ("python", doctor_software.python),
-    ("libraries", doctor_software.libraries),
-    ("demo devices", doctor_software.device_interface),
-    ("processor", doctor_machine.processor),
-    ("memory", doctor_machine.memory),
-    ("graphics card", doctor_software.graphics_card),
-    ("engines", doctor_software.engines),
-    ("models", doctor_software.models),
-    ("clock", doctor_machine.clocks),
-    ("folder", doctor_machine.folder),
-    ("disk space", doctor_machine.disk_space),
-    ("disk speed", doctor_machine.disk_speed),
-    ("address", doctor_wire.address),
-    ("page", doctor_wire.page),
-    ("encryption", doctor_wire.encryption),
-    ("round trip", doctor_wire.round_trip),
-    ("microscope", doctor_microscope.microscope),
+    ("python", software.python),
+    ("libraries", software.libraries),
+    ("demo devices", software.device_interface),
+    ("processor", machine.processor),
+    ("memory", machine.memory),
+    ("graphics card", software.graphics_card),
+    ("engines", software.engines),
+    ("models", software.models),
+    ("clock", machine.clocks),
+    ("folder", machine.folder),
+    ("disk space", machine.disk_space),
+    ("disk speed", machine.disk_speed),
+    ("address", wire.address),
+    ("page", wire.page),
+    ("encryption", wire.encryption),
+    ("round trip", wire.round_trip),
+    ("microscope", microscope.microscope),
 )
 
 

@@ -1,4 +1,4 @@
-"""The rig: a hardware configuration, turned into what the restore process is told.
+"""As configured: a hardware configuration, turned into what the restore process is told.
 
 Receives a `HardwareConfig` and what the command line says besides; hands on `ServeOptions`. It does not know how they
 were written, nor what the restore process does with them.

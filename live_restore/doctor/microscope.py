@@ -1,7 +1,7 @@
 """The doctor looks at the microscope that a configuration describes: devices, camera, circular buffer.
 
 Receives a situation; hands on findings. Device adapters are foreign machine code, so they are loaded in a process of their
-own (`live_restore.doctor_devices`), whose crash or hang becomes a finding. Real devices, which may move, are started only
+own (`live_restore.doctor.devices`), whose crash or hang becomes a finding. Real devices, which may move, are started only
 where that was asked for.
 """
 
@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from live_restore.config import HardwareConfig
-from live_restore.doctor_findings import (
+from live_restore.doctor.findings import (
     BYTES_PER_PIXEL,
     CAMERA_FPS,
     CAMERA_MB_PER_S,
@@ -23,7 +23,7 @@ from live_restore.doctor_findings import (
     problem,
     warning,
 )
-from live_restore.doctor_software import installed
+from live_restore.doctor.software import installed
 
 _PATIENCE_S = 90
 # Seconds of frames that must find room while the acquisition engine is busy: saving, autofocus, a garbage collection.
@@ -118,7 +118,7 @@ def judge_buffer(seen: dict[str, Any], config: HardwareConfig) -> Finding:
 
 def asked(question: dict[str, Any]) -> dict[str, Any]:
     """Ask the process that loads devices; whatever becomes of it, there is an answer."""
-    command = [sys.executable, "-m", "live_restore.doctor_devices", json.dumps(question)]
+    command = [sys.executable, "-m", "live_restore.doctor.devices", json.dumps(question)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=_PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:

@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from live_restore.doctor_findings import Finding, Situation, ok, problem, warning
+from live_restore.doctor.findings import Finding, Situation, ok, problem, warning
 
 if TYPE_CHECKING:
     from live_restore.models.package import ModelPackage

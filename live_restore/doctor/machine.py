@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from live_restore.doctor_findings import (
+from live_restore.doctor.findings import (
     CAMERA_FPS,
     CAMERA_MB,
     CAMERA_MB_PER_S,

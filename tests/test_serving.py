@@ -1,0 +1,172 @@
+"""Small parts of the restore process: lanes, timings, and a run's own words; and the whole process, ended from outside."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from threading import Event
+
+import numpy as np
+import pytest
+from bare_clients import BareHook, image, options, settled, status, until
+
+from live_restore.frames import VolumeKey
+from live_restore.ledger import RESTORE_COLUMNS, Ledger, balanced
+from live_restore.records.runs import read_journal
+from live_restore.records.sidecar import Sidecar
+from live_restore.restore.volumes import Assembly
+from live_restore.server import Server, serve
+from live_restore.serving.lane import Lane
+from live_restore.serving.run import Run, Runs
+from live_restore.serving.timings import Rate, Timings
+from live_restore.wire.messages import Begin
+
+S = 1_000_000_000
+
+
+def test_a_lane_does_one_thing_after_another_and_survives_what_fails():
+    lane, done = Lane("test"), []
+    lane.start()
+    lane.put(lambda: done.append(1))
+    lane.put(lambda: 1 / 0)
+    lane.add(lambda: done.append(2))
+    lane.stop()
+    assert lane.join(10) and done == [1, 2] and lane.waiting == 0 and lane.nbytes == 0
+
+
+def test_a_lane_in_a_hurry_does_what_must_be_done():
+    lane, go, done = Lane("test"), Event(), []
+    lane.start()
+    lane.put(lambda: go.wait(10))
+    until(lambda: lane.waiting == 0)
+    lane.put(lambda: done.append("work"), lambda: done.append("instead"), nbytes=8)
+    lane.note(lambda: done.append("note"))
+    assert (lane.waiting, lane.nbytes) == (1, 8)
+    lane.hurry()
+    lane.stop()
+    go.set()
+    assert lane.join(10) and done == ["instead", "note"]
+
+
+def test_notes_do_not_fill_the_memory():
+    lane, done = Lane("test"), []
+    for number in range(5000):
+        lane.note(lambda number=number: done.append(number))
+    lane.start()
+    lane.stop()
+    assert lane.join(10) and len(done) == 1000
+
+
+def test_percentiles_are_of_the_last_volumes():
+    timings = Timings(window=100)
+    for ms in range(1000):
+        timings.add({"restore": ms})
+    timings.add({"write": 5.0})
+    assert timings.percentiles() == {
+        "restore": {"p50": 949.5, "p95": 994.05, "p99": 998.01},
+        "write": {"p50": 5.0, "p95": 5.0, "p99": 5.0},
+    }
+
+
+def test_rates_are_of_the_last_seconds():
+    rate = Rate(window_s=10)
+    assert rate.per_s(0) == 0
+    for second in range(100):
+        rate.add(second * S)
+    assert rate.per_s(99 * S) == pytest.approx(1, rel=0.01)
+    assert rate.per_s(200 * S) == 0
+
+
+def a_run(name="run", **said):
+    return Run(Begin(name, **said), b"client", Ledger(RESTORE_COLUMNS), Assembly(), 0)
+
+
+def test_warnings_are_said_once_the_newest_last_and_can_be_taken_back():
+    run = a_run()
+    assert run.warn("a", "first") and run.warn("b", "second") and not run.warn("a", "first") and run.warn("a", "third")
+    assert run.status(0)["warnings"] == ["second", "third"]
+    run.unwarn("b")
+    for number in range(50):
+        run.warn(str(number), f"no. {number}")
+    assert len(run.status(0)["warnings"]) == 20 and run.status(0)["warnings"][-1] == "no. 49"
+
+
+def test_the_pace_is_judged_by_what_the_hook_left_out_lately():
+    run = a_run()
+    run.beat({"taken": 0, "skipped": 0}, 0)
+    run.beat({"taken": 50, "skipped": 20}, 5 * S)
+    assert "40% are left for backfill" in run.status(5 * S)["warnings"][0]
+    run.beat({"taken": 100, "skipped": 20}, 20 * S)
+    assert run.status(20 * S)["warnings"] == []
+
+
+def test_a_run_is_silent_ended_or_running():
+    run = a_run()
+    assert [run.state(0), run.state(6 * S)] == ["running", "silent"]
+    run.end({"taken": 3})
+    assert run.state(6 * S) == "ended" and run.status(0)["hook"] == {"taken": 3}
+    run.begin(Begin("run", "/raw"), b"other", 7 * S)
+    assert run.state(8 * S) == "running" and run.client == b"other"
+
+
+def test_runs_that_are_closed_are_forgotten_and_open_ones_stay():
+    runs = Runs(most=3)
+    each = [a_run(str(number)) for number in range(6)]
+    forgotten = []
+    for number, run in enumerate(each):
+        run.closed = number in (0, 2)
+        forgotten += runs.add(run)
+    assert [run.name for run in forgotten] == ["0", "2"] and [run.name for run in runs.all()] == ["1", "3", "4", "5"]
+    assert runs.get("0") is None and runs.get("5") is each[5]
+
+
+def _serve(pipe, chosen):
+    serve(chosen, pipe.send)
+
+
+class _Process:
+    """The restore process, in a process of its own."""
+
+    def __init__(self, chosen):
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=_serve, args=(theirs, chosen), daemon=True)
+        self.process.start()
+        assert ours.poll(60)
+        self.address = ours.recv()
+
+
+def test_what_was_written_can_be_read_after_a_kill(tmp_path):
+    chosen = options(tmp_path, trust="none")
+    first = _Process(chosen)
+    with BareHook(first.address) as hook:
+        for time in range(30):
+            hook.frame(image(time), time_point=time)
+            hook.receipted(time + 1)
+        until(lambda: status(first.address, "run")["latency_ms"].get("write"))
+    first.process.kill()
+    first.process.join(20)
+    folder = tmp_path / "records" / "run"
+    written = sorted(key.time for key in read_journal(folder))
+    assert written
+    with Sidecar(folder) as sidecar:
+        for time in written:
+            np.testing.assert_allclose(sidecar.read(VolumeKey(time, "0", "GFP"))[0], image(time), rtol=1e-4)
+    with Server(chosen) as second, BareHook(second.address) as hook:
+        hook.frame(image(30), time_point=30)
+        settled(second.address, restored=1)
+    assert sorted(key.time for key in read_journal(folder)) == [*written, 30]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM for others")
+def test_a_signal_lets_it_finish(tmp_path):
+    serving = _Process(options(tmp_path))
+    with BareHook(serving.address) as hook:
+        hook.frame(image())
+        hook.receipted(1)
+        os.kill(serving.process.pid, signal.SIGTERM)
+        serving.process.join(20)
+    assert serving.process.exitcode == 0
+    ledger = json.loads((tmp_path / "records" / "run" / "restore.json").read_text("utf-8"))["ledger"]
+    assert ledger["restored"] == 1 and balanced(ledger)
