@@ -18,7 +18,8 @@ from live_restore.errors import LiveRestoreError
 
 # Opening networks on a busy machine takes its time; a child that says nothing for so long has failed.
 _READY_S = 120.0
-_STOP_S = 20.0
+# What it has accepted may take a slow machine minutes.
+_STOP_S = 300.0
 _LAST_WORDS = 20
 
 

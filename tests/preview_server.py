@@ -152,7 +152,12 @@ class StandIn:
             self.number += 1
             self.shown[channel] = (self.number, self.time)
             wobble = np.sin(self.time / 9 + self.number % 2)
-            entry = {"time": self.time, "position": "0", "channel": channel, "unix_s": time.time()}
+            entry = {
+                "time": self.time,
+                "position": "0",
+                "channel": channel,
+                "unix_s": self._started_s + self.time * self.mood.every_s,
+            }
             entry |= {"snr": 4.1 + 0.3 * wobble + 0.05 * np.random.default_rng(self.number).standard_normal()}
             entry |= {"raised": 2e-4 * (1.3 + wobble), "latency_ms": 31 + 4 * wobble}
             self._timeline = [*self._timeline, entry][-300:]

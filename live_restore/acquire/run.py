@@ -7,7 +7,7 @@ what the hook does with the frames, nor the engines from within.
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from live_restore.acquire.acquisition import AcquisitionPlan
 from live_restore.acquire.hook import RestoreHook
 from live_restore.acquire.mda_run import run_mda
 from live_restore.acquire.planned import PlannedFrame, Setting
+from live_restore.acquire.pycromanager_frames import promise_of
 from live_restore.acquire.raw_dataset import FILE_BYTES
 from live_restore.acquire.rig import check_camera, check_presets, light_settings, open_core
 from live_restore.config import HardwareConfig
@@ -197,12 +198,8 @@ def _by_pycromanager(prepared: _Prepared, core: Any, hook: RestoreHook | None, p
         from live_restore.acquire.simulate.microscope import pycromanager_core
 
         pycromanager_core(core)
-    total, saved = len(prepared.frames), 0
-
-    def events() -> Iterator[dict[str, Any]]:
-        # drawn one by one, each event is carried out by itself and its properties are set; a list would merge them
-        for frame in prepared.frames:
-            yield frame.as_event(light_settings(prepared.config.light, frame.power, core))
+    events = [frame.as_event(light_settings(prepared.config.light, frame.power, core)) for frame in prepared.frames]
+    total, saved = len(events), 0
 
     def count(_axes: Any, _dataset: Any) -> None:
         nonlocal saved
@@ -213,10 +210,12 @@ def _by_pycromanager(prepared: _Prepared, core: Any, hook: RestoreHook | None, p
     raw, stopped = prepared.directory, False
     with ExitStack() as opened:
         shown = opened.enter_context(RestoreHook(_NOBODY)) if hook is None else hook
+        shown.plan.promise_all(promise_of(event) for event in events)
         try:
             with shown.acquisition(prepared.directory, prepared.name, image_saved_fn=count, **port) as acquisition:
                 raw = Path(acquisition.get_dataset().path)
-                acquisition.acquire(events())
+                # as a generator each event is carried out by itself and its properties are set; a list would merge them
+                acquisition.acquire(event for event in events)
         except KeyboardInterrupt:
             stopped = True
     progress(saved, total)
