@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Literal, Self
@@ -142,7 +142,7 @@ class Server:
             raise
         self._stops = self._draining = 0
         self._over = Event()
-        self._swapping: Thread | None = None
+        self._swapping = False
         self._connect(options)
         self._thread = Thread(target=self._main, name="network", daemon=True)
 
@@ -280,30 +280,37 @@ class Server:
         if command.name == "stop":
             self._stops += 1
             self._network.send(client, Answer({"state": "draining" if self._stops == 1 else "ending"}))
-        elif self._swapping is not None and self._swapping.is_alive():
-            self._network.send(client, Answer(refused="another model is being loaded; try again when it is ready"))
-        else:
-            self._swapping = Thread(target=self._swap, args=(client, dict(command.options)), name="swap", daemon=True)
-            self._swapping.start()
-
-    def _swap(self, client: bytes, options: dict[str, Any]) -> None:
-        """Change a channel's model; a thread of its own, for loading takes seconds."""
+            return
         try:
-            choice = choice_of(options)
+            choice = choice_of(command.options)
+            if self._swapping:
+                raise ValueError("another model is being loaded; try again when it is ready")
+        except ValueError as wrong:
+            self._network.send(client, Answer(refused=str(wrong)))
+            return
+        self._swapping = True
+        Thread(target=self._swap, args=(client, choice), name="swap", daemon=True).start()
+
+    def _swap(self, client: bytes, choice: ModelChoice) -> None:
+        """Change a channel's model; a thread of its own, for loading takes seconds."""
+        asked = {**asdict(choice), "package": str(choice.package)}
+        try:
             loaded = self._models.swap(choice)
         except Exception as failed:  # the old model goes on, whatever the new one threw
             why = str(failed) or type(failed).__name__
-            self._tell_runs("model not changed", f"the model was not changed: {why}", options, why=why)
-            self._network.send(client, Answer(refused=why))
-            return
-        self._tell_runs("model changed", "", options, loaded=loaded)
-        self._network.send(client, Answer(loaded))
+            self._tell_runs("model not changed", f"the model was not changed: {why}", asked=asked, why=why)
+            answer = Answer(refused=why)
+        else:
+            self._tell_runs("model changed", "", asked=asked, loaded=loaded)
+            answer = Answer(loaded)
+        self._swapping = False
+        self._network.send(client, answer)
 
-    def _tell_runs(self, event: str, warning: str, options: dict[str, Any], **said: Any) -> None:
+    def _tell_runs(self, event: str, warning: str, **said: Any) -> None:
         for run in self._runs.all():
             if run.closed:
                 continue
-            self._recording.note(run, event, asked=options, **said)
+            self._recording.note(run, event, **said)
             if warning:
                 run.warn("swap", warning)
             else:

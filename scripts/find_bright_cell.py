@@ -1,7 +1,7 @@
 """Event-driven microscopy: scan at low light, look at the restored volumes, and image the brightest cell again.
 
-Start the restore process first, ``live-restore serve``, then ``python scripts/find_bright_cell.py``. It drives the demo microscope
-through pycro-manager; on a rig, leave `open_microscope` out and start Micro-Manager or `start_headless` as always.
+Start the restore process first, ``live-restore serve``, then ``python scripts/find_bright_cell.py``. It drives the demo
+microscope through pycro-manager; on a rig, leave `open_microscope` out and start Micro-Manager or `start_headless` as always.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def stack(site, middle_um, exposure_ms, light):
 
 
 def brightness(volume):
-    """Counts of the brightest tenth of a percent: a restored pixel is not chosen for its noise."""
+    """Measure the counts of the brightest tenth of a percent: a restored pixel is not chosen for its noise."""
     return float(np.percentile(volume.pixels, 99.9))
 
 

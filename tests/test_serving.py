@@ -17,10 +17,12 @@ from live_restore.records.runs import read_journal
 from live_restore.records.sidecar import Sidecar
 from live_restore.restore.volumes import Assembly
 from live_restore.server import Server, serve
+from live_restore.serving.hooks import Hooks
 from live_restore.serving.lane import Lane
 from live_restore.serving.run import Run, Runs
 from live_restore.serving.timings import Rate, Timings
-from live_restore.wire.messages import Begin
+from live_restore.wire.messages import Beat, Begin
+from live_restore.wire.sockets import Caller, Listener
 
 S = 1_000_000_000
 
@@ -119,6 +121,38 @@ def test_runs_that_are_closed_are_forgotten_and_open_ones_stay():
         forgotten += runs.add(run)
     assert [run.name for run in forgotten] == ["0", "2"] and [run.name for run in runs.all()] == ["1", "3", "4", "5"]
     assert runs.get("0") is None and runs.get("5") is each[5]
+
+
+def test_receipts_that_do_not_go_out_are_said_again_for_a_while():
+    with Listener("tcp://127.0.0.1:0") as listener:
+        hooks = Hooks(listener, "session")
+        hooks.receipt(b"a client that is not there", "run", 0, "")
+        hooks.say_receipts(1, 0)
+        hooks.receipt(b"a client that is not there", "run", 1, "")
+        hooks.say_receipts(1, 9 * S)
+        assert hooks.owed
+        hooks.say_receipts(1, 11 * S)
+        assert not hooks.owed
+
+
+def test_hooks_are_met_told_and_forgotten():
+    with Listener("tcp://127.0.0.1:0") as listener, Caller(listener.address) as caller:
+        hooks = Hooks(listener, "session")
+        until(lambda: caller.send(Beat("run")))
+        (client, _), *_ = until(lambda: listener.receive(100))
+        hooks.introduce(client, 3, 10 * S)
+        hooks.introduce(client, 3, 10 * S + 1)  # it was told just now
+        hooks.beat(2)
+        for number in (5, 6):
+            hooks.receipt(client, "run", number, "")
+        hooks.say_receipts(2, 11 * S)
+        heard = []
+        until(lambda: heard.extend(caller.receive(100)) or len(heard) == 3)
+        assert [type(message).__name__ for message in heard] == ["Welcome", "Beat", "Receipt"]
+        assert (heard[0].session, heard[1].credit, heard[2].sequences) == ("session", 2, (5, 6))
+        for number in range(2000):
+            hooks.meet(str(number).encode())
+        hooks.beat(1)  # nobody of them is there
 
 
 def _serve(pipe, chosen):

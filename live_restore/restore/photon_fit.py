@@ -17,7 +17,8 @@ BLOCK = 4
 _HUBER_SD = 2.0
 _TURNS = 3
 # Many more blocks than this say nothing more about a line.
-MOST_BLOCKS = 10_000
+MOST_BLOCKS = 7_000
+_TO_BEGIN_WITH = 500
 # How far a slope may be from 1 before anything is measured: matters only for images without contrast.
 _PRIOR_SLOPE_SD = 0.5
 
@@ -60,7 +61,7 @@ def fit_line(measured: FloatArray, restored: FloatArray, variance_e2: float, pix
     if measured.size == 0:
         return Line(1.0, 0.0)
     x, y = restored.astype(np.float64), measured.astype(np.float64)
-    line = Line(1.0, float(np.median(y - x)))
+    line = Line(1.0, float(np.median((y - x)[:: 1 + x.size // _TO_BEGIN_WITH])))
     for _ in range(_TURNS):
         expected = line.slope * x + line.offset
         variance = (np.maximum(expected, 0) + max(variance_e2, 1e-3)) / pixels

@@ -180,8 +180,9 @@ def _check_volumes(raw: Counts, restored: NDArray[np.floating]) -> None:
 
 def _numbers(restored: NDArray[np.floating], raw: Counts) -> tuple[FloatArray, int]:
     """Replace what is no number by the raw counts, and say how many pixels that were."""
-    if np.isfinite(restored.sum(dtype=np.float64)):
-        return restored, 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(restored.sum()):
+            return restored, 0
     finite = np.isfinite(restored)
     return np.where(finite, restored, raw.astype(np.float32)), int(restored.size - np.count_nonzero(finite))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from live_restore.restore.consistency import Consistency, Sensor
 from live_restore.restore.hot_pixels import Places
 from live_restore.restore.photon_fit import MOST_BLOCKS, Line, fit_line
-from live_restore.restore.windows import EVEN_SHARE, PEAK
+from live_restore.restore.windows import EVEN_SHARE, KERNEL, PEAK
 
 FloatArray = NDArray[np.float32]
 Counts = NDArray[np.integer[Any]]
@@ -25,9 +25,10 @@ _TOLERATED_OF_PEAK_WIDE = 0.015
 _WIDE_PX = 8
 _MOST_PLACES = 8
 _MOST_WINDOWS = 160
+_HOLE = KERNEL.size**2
 # Background, peak and medians are quantiles of about this many pixels.
-_SAMPLE = 20_000
-_FEW = 4_000
+_SAMPLE = 40_000
+_FEW = 2_500
 _BACKGROUND, _PEAK = 0.1, 0.999
 # Largest counts of cameras of 8 to 16 bits: a plateau there is saturation.
 _FULL_SCALES = (255, 1023, 2047, 4095, 8191, 16383, 65535)
@@ -117,7 +118,7 @@ class VolumeCheck:
                 tolerated = of_level, of_peak * max(0.0, peak)
                 tenths = self._consistency.beyond(level, *tolerated)
                 raised.append(self._raised(tenths, plane, level, limit, tolerated))
-                self._count(tally, level, limit, tolerated)
+                self._count(tally, level, limit, tolerated, self._left_out[plane].size)
             found.map[plane] = self._consistency.map()
         found.rms = [float(np.sqrt(tally.squares / max(1, tally.windows))) for tally in tallies]
         found.smallest_e = [tally.smallest_e / len(self._raw) for tally in tallies]
@@ -137,17 +138,21 @@ class VolumeCheck:
 
     def _background_and_peak(self, line: Line) -> tuple[float, float]:
         step = 1 + int(np.sqrt(self._restored.size / _SAMPLE))
-        sample = self._restored[:, ::step, ::step].reshape(-1)
+        # other pixels in every plane
+        sample = np.concatenate(
+            [plane[z % step :: step, 3 * z % step :: step].reshape(-1) for z, plane in enumerate(self._restored)]
+        )
         background, peak = (
             line.slope * (counts - self._sensor.typical_offset) * self._sensor.typical_per_count + line.offset
             for counts in _quantiles(sample, _BACKGROUND, _PEAK)
         )
         return background, peak
 
-    def _count(self, tally: _Tally, level: int, limit: float, tolerated: tuple[float, float]) -> None:
+    def _count(self, tally: _Tally, level: int, limit: float, tolerated: tuple[float, float], holes: int) -> None:
         windows = self._consistency.levels[level]
         tally.squares += float(np.einsum("yx,yx", windows.z, windows.z))
-        tally.windows += int(np.count_nonzero(windows.strength))
+        # only beneath a hole as wide as the smallest window is there nothing to tell
+        tally.windows += windows.z.size if holes < _HOLE else int(np.count_nonzero(windows.strength))
         strength = _median(windows.strength)
         smooth = tolerated[0] * max(0.0, _median(self._consistency.expected[level])) + tolerated[1]
         tally.smallest_e += PEAK * (limit / strength + EVEN_SHARE * smooth) if strength > 0 else 0.0
@@ -155,6 +160,8 @@ class VolumeCheck:
     def _raised(self, tenths: NDArray[np.int8], plane: int, level: int, limit: float, tolerated: tuple[float, float]) -> Rows:
         """Pick the worst raised windows of one scale: rows of z beyond what is tolerated, plane, y, x, scale; (N, 5)."""
         places = np.flatnonzero(np.abs(tenths) >= round(10 * limit))
+        if not places.size:
+            return np.zeros((0, 5))
         if places.size > _MOST_WINDOWS:
             strongest = np.abs(tenths.reshape(-1)[places])
             places = places[np.argpartition(-strongest, _MOST_WINDOWS)[:_MOST_WINDOWS]]
@@ -196,14 +203,14 @@ def _saturated(raw: Counts, saturation_adu: float | None) -> list[Places]:
 
 def _apart(raised: Rows) -> list[dict[str, Any]]:
     """Keep the strongest places, none within the reach of a stronger one."""
-    kept: list[Rows] = []
-    for window in raised[np.argsort(-np.abs(raised[:, 0]), kind="stable")][: 3 * _MOST_WINDOWS]:
-        _, plane, y, x, scale = window
-        if not any(one[1] == plane and max(abs(one[2] - y), abs(one[3] - x)) <= 3 * max(one[4], scale) for one in kept):
-            kept.append(window)
-        if len(kept) == _MOST_PLACES:
-            break
-    return [_place(*window.tolist()) for window in kept]
+    left = raised[np.argsort(-np.abs(raised[:, 0]), kind="stable")]
+    kept: list[dict[str, Any]] = []
+    while left.size and len(kept) < _MOST_PLACES:
+        strongest = left[0]
+        kept.append(_place(*strongest.tolist()))
+        away = np.abs(left[:, 2:4] - strongest[2:4]).max(axis=1)
+        left = left[(left[:, 1] != strongest[1]) | (away > 3 * np.maximum(left[:, 4], strongest[4]))]
+    return kept
 
 
 def _place(score: float, plane: float, y: float, x: float, scale: float) -> dict[str, Any]:

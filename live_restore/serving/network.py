@@ -6,17 +6,17 @@ Receives messages; hands whole volumes to the restore thread, and answers, recei
 
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from live_restore import __version__
 from live_restore.errors import BadMessage
 from live_restore.frames import Volume, VolumeKey
 from live_restore.records.runs import volume_words
 from live_restore.restore.volumes import Assembly
 from live_restore.serving.checking import Checking
+from live_restore.serving.hooks import Hooks
 from live_restore.serving.models import Models
 from live_restore.serving.recording import Recording
 from live_restore.serving.restoring import Restoring
@@ -34,8 +34,7 @@ from live_restore.wire.messages import (
     FrameSent,
     Hello,
     Message,
-    Receipt,
-    Welcome,
+    RestoredSent,
 )
 from live_restore.wire.sockets import Listener
 
@@ -44,15 +43,7 @@ _MS = 1_000_000
 _BEAT_NS = 500 * _MS
 _LOOK_NS = 100 * _MS  # how often time itself may end a volume or a run
 _SAVE_NS = 2000 * _MS  # how often the tables are written while a run goes on
-_MOST_CLIENTS = 1024
 _MOST_OPEN_RUNS = 64
-
-
-@dataclass(slots=True)
-class _Hook:
-    """A client that sends frames, or may: when it was told last who we are."""
-
-    welcomed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,13 +89,12 @@ class Network:
         references_ms: Mapping[str, float],
         ordered: Callable[[bytes, Command], None],
     ) -> None:
-        self._parts, self._session, self._ordered = parts, session, ordered
+        self._parts, self._ordered = parts, ordered
         self._deadline_s, self._quiet_s, self._max_bytes = deadline_s, quiet_s, max_bytes
         self._references_ms = references_ms
         self._viewers = Viewers(parts.views)
         self._out: deque[tuple[bytes, Message]] = deque()
-        self._receipts: dict[tuple[bytes, str, str], list[int]] = {}
-        self._hooks: OrderedDict[bytes, _Hook] = OrderedDict()
+        self._hooks = Hooks(parts.listener, session)
         self._slab: tuple[str, VolumeKey, int] | None = None
         self._looking = False
         self._beat_ns = self._look_ns = self._save_ns = 0
@@ -144,8 +134,9 @@ class Network:
         now_ns = time.monotonic_ns()
         for client, message in arrived:
             self._take(client, message, now_ns)
-        self._say_receipts()
-        self._say_what_waits()
+        if self._hooks.owed:
+            self._hooks.say_receipts(self._credit(), now_ns)
+        self.say_what_waits()
         self._show(time.monotonic_ns())
         self._look_at_the_clock(now_ns)
 
@@ -156,10 +147,6 @@ class Network:
         for run in self._parts.runs.all():
             self._ended(run, run.assembly.end())
             run.ended = True
-
-    def say_what_waits(self) -> None:
-        """Say what is still to be said, before the end."""
-        self._say_what_waits()
 
     def _timeout_ms(self, now_ns: int) -> int:
         if self._out:
@@ -181,21 +168,11 @@ class Network:
 
     def _hello(self, client: bytes, message: Hello, now_ns: int) -> None:
         if message.role == "hook":
-            self._hook(client).welcomed_ns = now_ns
-        self._out.append((client, self._welcome()))
-
-    def _welcome(self) -> Welcome:
-        return Welcome(self._session, f"live_restore {__version__}", self._credit())
-
-    def _hook(self, client: bytes) -> _Hook:
-        hook = self._hooks.setdefault(client, _Hook())
-        self._hooks.move_to_end(client)
-        while len(self._hooks) > _MOST_CLIENTS:
-            self._hooks.popitem(last=False)
-        return hook
+            self._hooks.meet(client)
+        self._hooks.welcome(client, self._credit())
 
     def _begin(self, client: bytes, message: Begin, now_ns: int) -> None:
-        self._hook(client)
+        self._hooks.meet(client)
         run = self._parts.runs.get(message.run)
         if run is None and sum(not known.closed for known in self._parts.runs.all()) >= _MOST_OPEN_RUNS:
             _log.warning("run %s was not begun: %d runs are open", message.run, _MOST_OPEN_RUNS)
@@ -245,7 +222,7 @@ class Network:
                 run.frame(info, now_ns)
                 self._foresee(info.key.channel, info.planes, frame.pixels.shape, ended)
                 self._ended(run, ended)
-        self._receipts.setdefault((client, info.run, refused), []).append(info.sequence)
+        self._hooks.receipt(client, info.run, info.sequence, refused)
 
     def _why_not(self, run: Run | None, key: VolumeKey) -> str:
         if run is None:
@@ -274,19 +251,18 @@ class Network:
             self._parts.recording.note(run, "ended", hook=dict(message.ledger))
 
     def _beat(self, client: bytes, message: Beat, now_ns: int) -> None:
-        self._hook(client)
+        self._hooks.meet(client)
         run = self._heard(client, message.run, now_ns) if message.run else None
         if run is not None:
             run.beat(message.ledger, now_ns)
 
     def _heard(self, client: bytes, name: str, now_ns: int) -> Run | None:
         """Give the run that is spoken of; who speaks of one that has not begun here is told who we are, and can begin anew."""
-        run, hook = self._parts.runs.get(name), self._hook(client)
+        run = self._parts.runs.get(name)
         if run is not None:
             run.heard_ns = now_ns
-        elif now_ns - hook.welcomed_ns > _BEAT_NS:
-            hook.welcomed_ns = now_ns
-            self._out.append((client, self._welcome()))
+        else:
+            self._hooks.introduce(client, self._credit(), now_ns)
         return run
 
     def _ended(self, run: Run, volumes: list[Volume]) -> None:
@@ -348,15 +324,8 @@ class Network:
 
     # --- what is said -------------------------------------------------------------------------------------------------
 
-    def _say_receipts(self) -> None:
-        if not self._receipts:
-            return
-        credit = self._credit()
-        for (client, run, refused), sequences in self._receipts.items():
-            self._parts.listener.send(client, Receipt(run, tuple(sequences), credit, refused))
-        self._receipts = {}
-
-    def _say_what_waits(self) -> None:
+    def say_what_waits(self) -> None:
+        """Say what other threads, and answers, have to say."""
         while self._out:
             client, message = self._out.popleft()
             try:
@@ -364,8 +333,8 @@ class Network:
             except (ValueError, TypeError) as broken:  # more than the wire carries
                 _log.warning("%s was not sent: %s", type(message).__name__, broken)
                 continue
-            if not said:
-                _log.info("%s did not reach its client", type(message).__name__)
+            if not said and isinstance(message, RestoredSent) and (run := self._parts.runs.get(message.run)):
+                run.volume("not_sent_back")
 
     def _look_at_the_clock(self, now_ns: int) -> None:
         if now_ns - self._look_ns >= _LOOK_NS:
@@ -377,10 +346,7 @@ class Network:
             self._offer_slab()
         if now_ns - self._beat_ns >= _BEAT_NS:
             self._beat_ns = now_ns
-            beat = Beat(credit=self._credit())
-            for client in list(self._hooks):
-                if not self._parts.listener.send(client, beat):
-                    del self._hooks[client]  # gone, or it will be met again when it says something
+            self._hooks.beat(self._credit())
         if now_ns - self._save_ns >= _SAVE_NS:
             self._save_ns = now_ns
             for run in self._parts.runs.all():

@@ -36,6 +36,9 @@ RECORDS = Path("live_restore_runs")
 # The disk is nearly full when fewer volumes, or fewer bytes, than these fit.
 _FEW_VOLUMES, _FEW_BYTES = 20, 2 << 30
 _LOOK_S = 5.0
+# A disk that is asked to have something safely may take a second now and then; so many volumes wait for it unblamed, as far
+# as memory goes.
+_HICCUP = 64
 # So many events wait for a folder that is not there yet.
 _MOST_EARLY = 99
 # Parts of a run's status that are kept in its folder.
@@ -78,8 +81,8 @@ class Recording:
 
     @property
     def waiting(self) -> int:
-        """How many restored volumes wait for the disk."""
-        return self._lane.waiting
+        """How many restored volumes wait for the disk beyond what its hiccups explain."""
+        return max(0, self._lane.waiting - _HICCUP)
 
     @property
     def nbytes(self) -> int:

@@ -114,6 +114,7 @@ class Run:
     def frame(self, info: FrameInfo, now_ns: int) -> None:
         """Count a frame that was taken, and its light."""
         self._frames.add(now_ns)
+        self.closed = False
         self._arrived[info.key] = now_ns
         exposure_ms = info.exposure_ms if info.exposure_ms is not None else info.asked_exposure_ms or 0.0
         with self._lock:

@@ -3,6 +3,7 @@
 Receives a seed and a window in µm; hands on the living cells in and around it. It does not know where stage or focus are.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +18,8 @@ _SCATTER_UM = 3.0  # of the cells about them
 _REACH_UM = 26.0  # a cell with all it does stays this near its place
 _PER_PLACE = 1.2  # area of a place over the mean area of a cell
 _PARTING_UM = 11.0  # how far from its mother's place a daughter goes
+# Cells that are kept, some 3 MB each once they were looked at; others are grown again.
+_REMEMBERED = 400
 # About one in seven has divided shortly before; the others do it sooner or later.
 _DIVIDED_ALREADY = 0.15
 _MEAN_WAIT_S = 1500.0
@@ -38,7 +41,7 @@ class Dish:
         if not 0 < coverage <= 1:
             raise ValueError(f"coverage {coverage} must be above 0 and at most 1")
         self.seed, self.coverage = seed, coverage
-        self._grown: dict[tuple[int, int], LivingCell | None] = {}
+        self._grown: OrderedDict[tuple[int, int], LivingCell | None] = OrderedDict()
 
     def cells_in(self, low_um: DoubleArray, high_um: DoubleArray) -> Iterator[LivingCell]:
         """Give the cells that may reach into a window, (y, x) corners; the same window gives the same cells."""
@@ -58,6 +61,9 @@ class Dish:
         place = (row, column)
         if place not in self._grown:
             self._grown[place] = self._grow(row, column)
+            if len(self._grown) > _REMEMBERED:
+                self._grown.popitem(last=False)
+        self._grown.move_to_end(place)
         return self._grown[place]
 
     def _grow(self, row: int, column: int) -> LivingCell | None:

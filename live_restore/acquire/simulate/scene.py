@@ -31,7 +31,7 @@ _NUCLEUS_UM = np.array([0.25, 0.12, 0.12])  # voxels of a grown nucleus
 # Half the radius of a tube, the standard deviation of its cross-section along one axis.
 _TUBE_SIGMA_UM: dict[Kind, float] = {"nuclei": 0.05, "mitochondria": 0.11, "filaments": 0.015, "vesicles": 0.02}
 _KEPT_MOMENTS = 4
-_KEPT_BYTES = 128 * 2**20
+_KEPT_BYTES = 64 * 2**20
 
 
 class Scene:
