@@ -46,11 +46,14 @@ def saved(name):
     index = out / f"{{name}}_1" / "NDTiff.index"
     return len(list(tifffile.read_ndtiff_index(index))) if index.exists() else 0
 
-def press_ctrl_c(after_s, times=1):
+def press_ctrl_c(when, times=1):
+    # as soon as something is true, and again half a second later
     def press():
+        while not when():
+            time.sleep(0.02)
         for _ in range(times):
-            time.sleep(after_s)
             os.kill(os.getpid(), signal.SIGINT) if os.name == "posix" else signal.raise_signal(signal.SIGINT)
+            time.sleep(0.5)
     threading.Thread(target=press, daemon=True).start()
 """
 

@@ -132,18 +132,24 @@ def test_ctrl_c_ends_an_acquisition_and_keeps_its_frames(tmp_path):
                         pass
             except KeyboardInterrupt:
                 told[name] = [hook.ledger["taken"], saved(name)]
+        reached = threading.Event()
+        def stuck(event):
+            reached.set()
+            threading.Event().wait()
         handler = signal.getsignal(signal.SIGINT)
         with RestoreHook(nobody) as hook:
-            press_ctrl_c(1.0)
+            def taking(name, frames):
+                return lambda: hook.run and hook.run.raw and hook.run.raw.name == f"{name}_1" and hook.ledger["taken"] >= frames
+            press_ctrl_c(taking("leaving", 10))
             attempt(hook, "leaving", [event(t, exposure=10.0) for t in range(3000)])
-            press_ctrl_c(1.0)
+            press_ctrl_c(taking("body", 10))
             loops(hook, "body")
-            press_ctrl_c(1.0)
+            press_ctrl_c(taking("interval", 1))
             attempt(hook, "interval", [event(t, min_start_time=60.0 * t) for t in range(3)])
-            press_ctrl_c(1.0)
+            press_ctrl_c(taking("generator", 1))
             attempt(hook, "generator", waits())
-            press_ctrl_c(1.0, times=2)
-            attempt(hook, "twice", [event(0)], pre_hardware_hook_fn=lambda event: threading.Event().wait())
+            press_ctrl_c(reached.is_set, times=2)
+            attempt(hook, "twice", [event(0)], pre_hardware_hook_fn=stuck)
             attempt(hook, "next", [event(t) for t in range(5)])
         assert signal.getsignal(signal.SIGINT) is handler
         """,

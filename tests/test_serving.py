@@ -5,20 +5,25 @@ import multiprocessing
 import os
 import signal
 import sys
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
 import pytest
-from bare_clients import BareHook, image, options, settled, status, until
+from bare_clients import PACKAGE, BareHook, image, options, settled, status, until
 
-from live_restore.frames import VolumeKey
+from live_restore.frames import FrameInfo, Volume, VolumeKey
 from live_restore.ledger import RESTORE_COLUMNS, Ledger, balanced
 from live_restore.records.runs import read_journal
 from live_restore.records.sidecar import Sidecar
+from live_restore.restore.scheduler import Scheduler
 from live_restore.restore.volumes import Assembly
-from live_restore.server import Server, serve
+from live_restore.server import ModelChoice, Server, serve
 from live_restore.serving.hooks import Hooks
 from live_restore.serving.lane import Lane
+from live_restore.serving.models import Models
+from live_restore.serving.recording import Recording
+from live_restore.serving.restoring import Restoring
 from live_restore.serving.run import Run, Runs
 from live_restore.serving.timings import Rate, Timings
 from live_restore.wire.messages import Beat, Begin
@@ -153,6 +158,41 @@ def test_hooks_are_met_told_and_forgotten():
         for number in range(2000):
             hooks.meet(str(number).encode())
         hooks.beat(1)  # nobody of them is there
+
+
+def a_volume(time=0, run="run"):
+    key = VolumeKey(time)
+    return Volume(run, key, image()[None], (FrameInfo(run, time, key, 0, 1),), 1)
+
+
+def test_a_channel_whose_model_is_gone_and_a_listener_that_fails_end_nothing():
+    told, models = [], Models([ModelChoice("GFP", PACKAGE, "identity")])
+
+    def restored(outcome):
+        told.append(outcome.volume.key.channel)
+        raise RuntimeError("a fault in whoever was told")
+
+    restoring = Restoring(models, Scheduler(), restored, lambda volume, why: told.append(why))
+    restoring.start()
+    for channel in ("GFP", "none", "GFP"):
+        volume = replace(a_volume(), key=VolumeKey(channel=channel))
+        restoring.ledger("run").take()
+        restoring.offer(volume, 0)
+    restoring.stop()
+    assert restoring.join(20)
+    assert told == ["GFP", "channel 'none' has no model any more", "GFP"]
+    assert restoring.ledger("run")["restored"] == 2 and "settled 3" in repr(restoring)
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", ""])
+def test_names_that_are_none_for_a_folder_are_not_recorded(tmp_path, name):
+    recording, run = Recording(tmp_path / "records", dict), a_run(name)
+    recording.start()
+    recording.write(run, a_volume(), image()[None].astype(np.float32), {"provenance": {"procedure": "direct"}})
+    recording.finish(run)
+    recording.stop()
+    assert recording.join(20) and "is no name for a folder" in run.status(0)["warnings"][0]
+    assert not (tmp_path / "records").exists()
 
 
 def _serve(pipe, chosen):

@@ -1,5 +1,7 @@
 """A model is changed while volumes come in: loaded beside, switched between volumes, the old one kept if anything fails."""
 
+from threading import Thread
+
 import numpy as np
 import pytest
 from bare_clients import PACKAGE, BareHook, image, options, order, settled, status, until
@@ -12,6 +14,8 @@ from live_restore.records.runs import RunFolder, read_journal
 from live_restore.restorer import Restorer
 from live_restore.server import ModelChoice, Server
 from live_restore.serving.models import Models
+from live_restore.wire.messages import Command, Hello
+from live_restore.wire.sockets import Caller
 
 
 def smooth(tmp_path, n_dim=2, channels=1):
@@ -85,8 +89,6 @@ def test_frames_go_on_while_a_model_is_loaded(tmp_path):
         hook.frame(image(shape=(64, 64)))
         hook.back(1)
         answers = []
-        from threading import Thread
-
         order_it = Thread(
             target=lambda: answers.append(
                 order(server.address, "swap", 60, package=str(PACKAGE), engine="openvino", precision="f32")
@@ -102,6 +104,16 @@ def test_frames_go_on_while_a_model_is_loaded(tmp_path):
         engines = [restored.provenance["engine"].split()[0] for restored in hook.back(number + 1)]
     assert not answers[0].refused
     assert engines[0] == "identity" and engines[-1] == "openvino" and engines == sorted(engines)
+
+
+def test_one_model_is_loaded_at_a_time(tmp_path):
+    with Server(options(tmp_path)) as server, Caller(server.address) as caller:
+        caller.ask(Hello("command"), 10)
+        for _ in range(2):
+            caller.send(Command("swap", {"package": str(PACKAGE), "engine": "openvino", "precision": "f32"}))
+        answers = []
+        until(lambda: answers.extend(caller.receive(100)) or len(answers) == 2)
+    assert sorted(answer.refused for answer in answers) == ["", "another model is being loaded; try again when it is ready"]
 
 
 def test_warming_up_moves_no_rolling_range(tmp_path):

@@ -4,6 +4,7 @@ Receives an acquisition of pycro-manager 1.0.2; hands on what it keeps to itself
 which its Python backend leaves no way around, and all of it is in this file. It does not know why somebody wants to stop.
 """
 
+import atexit
 import re
 import sys
 import threading
@@ -17,6 +18,8 @@ _EXECUTORS = {"acq_executor": "Acquisition Engine Thread", "event_generator_exec
 # A line of a traceback that says what was raised.
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception): (?P<said>.+)$", re.MULTILINE)
 _WAITING = ("threading.py", "queue.py", "_base.py")
+# Cores that will be quiet at the end: one per process, for pycro-manager keeps its first.
+_quietened: list[Any] = []
 # Long before any start time: an aborted engine waits for the start time of its event, without rest.
 _LONG_AGO_MS = -1e15
 
@@ -69,6 +72,9 @@ class Engine:
                 setattr(engine, name, executor)
             executor.submit(int)  # a first task makes the thread, here and now
         self._listen(engine.core)
+        if engine.core not in _quietened:
+            _quietened.append(engine.core)
+            atexit.register(_quieten, engine.core)
 
     def _listen(self, core: Any) -> None:
         """Hear what the engine writes into Micro-Manager's log when a device fails, for it tells nobody else."""
@@ -153,6 +159,12 @@ class Engine:
             executor.shutdown(wait=False)
             setattr(engine, name, ThreadPoolExecutor(max_workers=1, thread_name_prefix=prefix))
         return where
+
+
+def _quieten(core: Any) -> None:
+    """Let a core say nothing more: at the end of the interpreter its thread would call into a Python that is gone, and abort."""
+    with suppress(AttributeError):
+        core.registerCallback(None)
 
 
 def _singleton() -> Any:

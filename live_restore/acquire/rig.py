@@ -35,7 +35,7 @@ def _devices(config: HardwareConfig) -> Any:
     from pymmcore_plus import CMMCorePlus
 
     said = config.micromanager
-    core = CMMCorePlus(said.app_path and str(said.app_path))
+    core = CMMCorePlus(None if said.app_path is None else str(said.app_path))
     core.loadSystemConfiguration(str(said.config_file))
     if config.camera is not None and config.camera.device is not None:
         core.setCameraDevice(config.camera.device)
