@@ -90,6 +90,8 @@ class CameraFacts(Section):
     offset_adu, gain_adu_per_e, read_noise_e, full_well_e : float
         Counts without light, counts per electron, electrons rms, electrons at saturation.
     bit_depth : int
+    quantum_efficiency : float or None
+        Electrons per photon at the wavelengths used; None: not known, and taken as 0.7 where photons are spoken of.
     maps : Path or None
         ``.npz`` with ``offset_adu``, ``gain_adu_per_e`` and ``read_noise_e`` pixel by pixel, (Y, X) each.
     """
@@ -100,6 +102,7 @@ class CameraFacts(Section):
     read_noise_e: NotNegative
     full_well_e: Positive = 30_000.0
     bit_depth: int = Field(default=16, ge=8, le=16)
+    quantum_efficiency: float | None = Field(default=None, gt=0, le=1)
     maps: FilePath | None = None
 
 

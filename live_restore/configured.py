@@ -19,7 +19,7 @@ from live_restore.server import ModelChoice
 _MAPS = ("offset_adu", "gain_adu_per_e", "read_noise_e")
 
 
-def camera_noise(camera: CameraFacts | None, quantum_efficiency: float | None = None) -> CameraNoise | None:
+def camera_noise(camera: CameraFacts | None) -> CameraNoise | None:
     """Tell noise from counts by what is known of the camera; None where nothing is.
 
     Raises
@@ -33,7 +33,7 @@ def camera_noise(camera: CameraFacts | None, quantum_efficiency: float | None = 
     if camera.maps is not None:
         values |= _maps(camera.maps)
     saturation_adu = float(min((1 << camera.bit_depth) - 1, camera.offset_adu + camera.gain_adu_per_e * camera.full_well_e))
-    return CameraNoise(**values, quantum_efficiency=quantum_efficiency, saturation_adu=saturation_adu)
+    return CameraNoise(**values, quantum_efficiency=camera.quantum_efficiency, saturation_adu=saturation_adu)
 
 
 def _maps(path: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:

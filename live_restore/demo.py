@@ -38,6 +38,8 @@ INTERVAL_S = 4.0
 PLANES = 12
 PIXEL_SIZE_UM = 0.1
 PAGE_PORT = 8757
+_MAPS = "camera_maps.npz"
+_QUANTUM_EFFICIENCY = 0.72
 _ANSWER_S = 10.0
 
 _RIG = """\
@@ -50,6 +52,8 @@ device = "SimCamera"
 offset_adu = 97.0
 gain_adu_per_e = 2.18
 read_noise_e = 1.3
+quantum_efficiency = {quantum_efficiency}
+maps = "{maps}"
 
 [optics]
 pixel_size_um = {pixel_size_um}
@@ -72,6 +76,7 @@ model = "rcan3d_demo"
 
 [simulation]
 seed = {seed}
+quantum_efficiency = {quantum_efficiency}
 """
 
 _PLAN = """\
@@ -203,6 +208,9 @@ def run_demo(
 
     folder.mkdir(parents=True, exist_ok=True)
     config, plan = _written(folder, seconds, seed)
+    listener.say("growing cells under the demo microscope")
+    core = demo_core(config)
+    _calibrated(core, folder / _MAPS)
     with ExitStack() as children:
         listener.say("starting the restore process: two small networks are loaded")
         restoring = children.enter_context(start_restore_process([], "--config", str(folder / "rig.toml")))
@@ -210,8 +218,6 @@ def run_demo(
         listener.say(f"live preview: {viewing.where}")
         if browser:
             webbrowser.open(viewing.where)
-        listener.say("growing cells under the demo microscope")
-        core = demo_core(config)
         with RestoreHook(restoring.where) as hook:
             if not hook.wait_attached(_ANSWER_S):
                 raise AcquisitionError(f"the restore process at {restoring.where} does not answer; see live-restore doctor")
@@ -228,10 +234,22 @@ def _written(folder: Path, seconds: float, seed: int) -> tuple[HardwareConfig, A
     """Write the two files that a user would write, and read them."""
     points = max(1, round(seconds / INTERVAL_S))
     rig, plan = folder / "rig.toml", folder / "plan.toml"
-    rig.write_text(_RIG.format(pixel_size_um=PIXEL_SIZE_UM, seed=seed), encoding="utf-8")
+    said = _RIG.format(pixel_size_um=PIXEL_SIZE_UM, seed=seed, quantum_efficiency=_QUANTUM_EFFICIENCY, maps=_MAPS)
+    rig.write_text(said, encoding="utf-8")
     plan.write_text(_PLAN.format(points=points, interval_s=INTERVAL_S, planes=PLANES), encoding="utf-8")
     config = HardwareConfig.from_file(rig)
     return config, read_acquisition(plan, config)
+
+
+def _calibrated(core: "DemoCore", path: Path) -> None:
+    """Write what a calibration of the camera would give, so that the trust check knows its noise pixel by pixel."""
+    sensor = core.sim_camera.sensor
+    np.savez_compressed(
+        path,
+        offset_adu=sensor.offset_adu,
+        gain_adu_per_e=sensor.gain_adu_per_e,
+        read_noise_e=sensor.read_noise_e,
+    )
 
 
 def _stopped(restoring: Child) -> tuple[str, ...]:

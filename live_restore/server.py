@@ -161,7 +161,7 @@ class Server:
             shown=self._listener.wake,
         )
         scheduler = Scheduler(options.max_waiting, options.max_waiting_bytes)
-        self._restoring = Restoring(self._models, scheduler, self._restored, self._failed)
+        self._restoring = Restoring(self._models, scheduler, self._restored, self._failed, self._listener.wake)
         identity = Identity(session, self.address, time.monotonic_ns())
         self._network = Network(
             Parts(

@@ -117,8 +117,9 @@ class TrustCheck:
 
     def _noise_of(self, raw: Counts, restored: FloatArray) -> CameraNoise:
         self._volumes += 1
-        # at volumes 1, 2, 4, 8, ..., and until there is an estimate
-        due = self.noise is None or bool(self.noise.why) or self._volumes & (self._volumes - 1) == 0
+        # at volumes 1, 2, 4, 8, ...; an estimate costs as much as eight checks, so one in doubt is renewed every eighth volume
+        doubtful = self.noise is not None and self.noise.why != "" and self._volumes % 8 == 0
+        due = doubtful or self._volumes & (self._volumes - 1) == 0
         if self.noise is None or (self._estimating and due):
             estimated = estimate_noise(raw, restored)
             self.noise = estimated if self.noise is None else follow_noise(self.noise, estimated)

@@ -33,6 +33,7 @@ class Hooks:
         self._listener, self._session = listener, session
         self._welcomed_ns: OrderedDict[bytes, int] = OrderedDict()
         self._receipts: Receipts = {}
+        self._told = 0
         self._stuck_ns: dict[bytes, int] = {}
 
     def meet(self, client: bytes) -> None:
@@ -44,6 +45,7 @@ class Hooks:
 
     def welcome(self, client: bytes, credit: int) -> None:
         """Say who we are."""
+        self._told = credit
         self._listener.send(client, Welcome(self._session, f"live_restore {__version__}", credit))
 
     def introduce(self, client: bytes, credit: int, now_ns: int) -> None:
@@ -62,8 +64,14 @@ class Hooks:
         """Whether receipts are to be said."""
         return bool(self._receipts)
 
+    @property
+    def held_back(self) -> bool:
+        """Whether the hooks were told last that they must send no volume."""
+        return self._told <= 0 and bool(self._welcomed_ns)
+
     def say_receipts(self, credit: int, now_ns: int) -> None:
         """Say all receipts, many in one."""
+        self._told = credit
         receipts, self._receipts = self._receipts, {}
         for (client, run, refused), sequences in receipts.items():
             if self._listener.send(client, Receipt(run, tuple(sequences), credit, refused)):
@@ -75,6 +83,7 @@ class Hooks:
 
     def beat(self, credit: int) -> None:
         """Give every hook a sign of life; who cannot be reached is met again when it says something."""
+        self._told = credit
         for client in list(self._welcomed_ns):
             if not self._listener.send(client, Beat(credit=credit)):
                 del self._welcomed_ns[client]

@@ -136,6 +136,8 @@ class Network:
             self._take(client, message, now_ns)
         if self._hooks.owed:
             self._hooks.say_receipts(self._credit(), now_ns)
+        elif self._hooks.held_back and (credit := self._credit()) > 0:
+            self._hooks.beat(credit)  # at once, for every volume that comes meanwhile is left out
         self.say_what_waits()
         self._show(time.monotonic_ns())
         self._look_at_the_clock(now_ns)

@@ -83,6 +83,8 @@ class Restoring:
         Told each outcome, in the restore thread; a whole volume is settled when it returns.
     failed : callable
         Told a volume and the reason why it could not be restored.
+    taken : callable
+        Called when a volume no longer waits, so that there is room for another.
     """
 
     def __init__(
@@ -91,9 +93,10 @@ class Restoring:
         scheduler: Scheduler,
         restored: Callable[[Outcome], None],
         failed: Callable[[Volume, str], None],
+        taken: Callable[[], None] = lambda: None,
     ) -> None:
         self._models, self._scheduler = models, scheduler
-        self._restored, self._failed = restored, failed
+        self._restored, self._failed, self._taken = restored, failed, taken
         self._changed = Condition()
         self._in_hand: Volume | None = None
         self._warm: dict[str, Shape] = {}
@@ -206,6 +209,7 @@ class Restoring:
             reset, self._reset = (self._reset and job is None), (self._reset and job is not None)
         self._models.close_retired()
         if job is not None:
+            self._taken()
             self._do(job)
         elif warm is not None:
             self._prepare(*warm)
