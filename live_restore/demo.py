@@ -321,7 +321,7 @@ def _drawn(lasts: list[_Last], path: Path) -> Path | None:
 
 def _row(last: _Last) -> GalleryRow:
     brightest = int(last.truth.mean(axis=(1, 2)).argmax())
-    peak = f"{np.percentile(last.truth, 99.9):.0f} photons at the brightest"
-    title = f"{last.key.channel}, time point {last.key.time}, plane {brightest + 1} of {len(last.raw)}, {peak}"
+    title = f"{last.key.channel}, {np.percentile(last.truth, 99.9):.0f} photons at the brightest"
     raw, restored, truth = last.raw[brightest], last.restored[brightest], last.truth[brightest]
-    return GalleryRow(title, raw, restored, truth, f"{last.model}, {last.engine}", PIXEL_SIZE_UM)
+    caption = f"Time point {last.key.time}, plane {brightest + 1} of {len(last.raw)}. {last.model}, {last.engine}"
+    return GalleryRow(title, raw, restored, truth, caption, PIXEL_SIZE_UM)

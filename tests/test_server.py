@@ -154,6 +154,16 @@ def test_beats_with_credit_come_to_every_hook(server):
             assert hook.beats[-1].credit > 0
 
 
+def test_who_was_held_back_hears_when_there_is_room(tmp_path):
+    large = image(shape=(512, 512))
+    with Server(options(tmp_path, engine="openvino", max_waiting=1)) as server, BareHook(server.address) as hook:
+        for time in range(4):
+            hook.frame(large, time_point=time)
+        assert hook.receipted(4)[-1].credit == 0
+        until(lambda: hook.hear() or (hook.beats and hook.beats[-1].credit > 0))
+        settled(server.address, restored=4)
+
+
 def test_two_runs_at_once_share_the_credit_and_keep_their_tables(server):
     with BareHook(server.address, "a", results="uint16") as a, BareHook(server.address, "b", results="uint16") as b:
         for time in range(4):

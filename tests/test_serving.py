@@ -150,7 +150,9 @@ def test_hooks_are_met_told_and_forgotten():
         hooks.beat(2)
         for number in (5, 6):
             hooks.receipt(client, "run", number, "")
-        hooks.say_receipts(2, 11 * S)
+        assert not hooks.held_back
+        hooks.say_receipts(0, 11 * S)
+        assert hooks.held_back
         heard = []
         until(lambda: heard.extend(caller.receive(100)) or len(heard) == 3)
         assert [type(message).__name__ for message in heard] == ["Welcome", "Beat", "Receipt"]
