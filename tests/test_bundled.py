@@ -96,7 +96,7 @@ def test_it_gains_at_low_light_on_cells_it_never_saw(restorers, kind, peak_photo
 
 @pytest.mark.parametrize("name", STACKS)
 @pytest.mark.parametrize("kind", ["nuclei", "filaments"])
-@pytest.mark.parametrize("peak_photons", [8, 20])
+@pytest.mark.parametrize("peak_photons", [15, 20])
 def test_stacks_gain_at_low_light_on_cells_nobody_saw(restorers, name, kind, peak_photons):
     raw, clean = low_light(kind, peak_photons, shape_for(name))
     score = score_pair(restore(restorers[name], raw), clean, raw)

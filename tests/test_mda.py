@@ -87,7 +87,7 @@ def test_a_hook_that_fails_is_not_noticed_by_the_engine(core, live):
     _, hook, frames = live
     frames.frame(None, None, None)
     frames.started(object())
-    assert hook.errors == 1
+    assert hook.errors == 2
     run(core, hook, [useq.MDAEvent()])
     assert hook.ledger["receipted"] == 1
 

@@ -190,7 +190,7 @@ def test_a_channel_whose_model_is_gone_and_a_listener_that_fails_end_nothing():
 def test_names_that_are_none_for_a_folder_are_not_recorded(tmp_path, name):
     recording, run = Recording(tmp_path / "records", dict), a_run(name)
     recording.start()
-    recording.write(run, a_volume(), image()[None].astype(np.float32), {"provenance": {"procedure": "direct"}})
+    recording.write(run, a_volume(), image()[None].astype(np.float32), {})
     recording.finish(run)
     recording.stop()
     assert recording.join(20) and "is no name for a folder" in run.status(0)["warnings"][0]

@@ -166,7 +166,8 @@ class Checking:
         self._shown()
         if not outcome.slab:
             run.restored(outcome.volume, said, time.monotonic_ns())
-            self._recording.write(run, outcome.volume, outcome.pixels, said)
+            interpolated = outcome.served.restorer.facts.procedure != "direct"
+            self._recording.write(run, outcome.volume, outcome.pixels, said, interpolated=interpolated)
 
 
 def said_of(outcome: Outcome) -> dict[str, Any]:

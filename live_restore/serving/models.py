@@ -74,7 +74,6 @@ class Served:
             "engine": str(self.restorer.engine),
             "precision": self.restorer.engine.precision,
             "normalisation": self.restorer.normalisation.mode,
-            "procedure": self.restorer.facts.procedure,
         }
 
     def warm_up(self, shape: Shape) -> None:

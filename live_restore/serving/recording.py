@@ -68,11 +68,15 @@ class Recording:
         self._lane.start()
         self._lane.add(_load_writer)
 
-    def write(self, run: Run, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> None:
-        """Record a restored volume."""
+    def write(
+        self, run: Run, volume: Volume, pixels: FloatArray, said: Mapping[str, Any], *, interpolated: bool = False
+    ) -> None:
+        """Record a restored volume; `interpolated`: it was made finer along Z before the network."""
 
         def put() -> None:
-            self._write(run, volume, pixels, said)
+            began = time.monotonic()
+            if self._of(run).write(volume, pixels, said, interpolated=interpolated):
+                run.timings.add({"write": (time.monotonic() - began) * 1e3})
 
         def leave() -> None:
             self._of(run).note("not_recorded", **volume_words(volume.key), why="the restore process was stopped")
@@ -129,11 +133,6 @@ class Recording:
         self._saving.discard(run.name)
         self._of(run).save()
 
-    def _write(self, run: Run, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> None:
-        began = time.monotonic()
-        if self._of(run).write(volume, pixels, said):
-            run.timings.add({"write": (time.monotonic() - began) * 1e3})
-
 
 def _load_writer() -> None:
     """Import what writes: it takes a second, for which the first volume need not wait."""
@@ -156,13 +155,13 @@ class _Folder:
         self._saved: Mapping[str, Any] = {}
         self._looked_s = -_LOOK_S
 
-    def write(self, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> bool:
+    def write(self, volume: Volume, pixels: FloatArray, said: Mapping[str, Any], *, interpolated: bool) -> bool:
         """Write a volume; whether it is on disk."""
         folder = self._begun(for_certain=True)
         if folder is None:
             return False
         try:
-            sidecar = self._opened(folder, volume, pixels, said)
+            sidecar = self._opened(folder, _spacing(self._run.plan, volume, pixels, interpolated=interpolated))
             sidecar.write(volume.key, np.ascontiguousarray(pixels, np.float32), said)
         except Exception as refused:  # a full disk, a volume of another size, a fault in a library: the next one gets its turn
             _log.warning("%s was not recorded: %s", volume.key, refused)
@@ -230,12 +229,12 @@ class _Folder:
             self.note(event, **said)
         return self._folder
 
-    def _opened(self, folder: RunFolder, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> Sidecar:
+    def _opened(self, folder: RunFolder, spacing: Spacing) -> Sidecar:
         if self._sidecar is None:
             plan = self._run.plan
             self._sidecar = Sidecar(
                 folder.path,
-                pixel_size_um=_spacing(plan, volume, pixels, interpolated=said["provenance"]["procedure"] != "direct"),
+                pixel_size_um=spacing,
                 frame_interval_s=plan.get("interval_s"),
                 provenance={
                     "run": self._run.name,

@@ -7,6 +7,7 @@ Stage, focus, filter wheels and shutter are the devices of Micro-Manager's demo 
 `live_restore.acquire.simulate.sim_camera.SimCamera`, and a laser is added.
 """
 
+import atexit
 import types
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pymmcore
 from pymmcore_plus.experimental.unicore import UniMMCore
 
 from live_restore.acquire.simulate.camera import build_camera
@@ -175,6 +177,9 @@ def pycromanager_core(core: UniMMCore, versions: Mapping[str, str] = _PRIVATE_IN
     foreign.TaggedImage = launcher.TaggedImage
     launcher._PYMMCORES.append(core)  # noqa: SLF001
     Engine(core)
+    # mmpycorex unloads the devices at the end of the interpreter; of that the core's own thread would tell pymmcore-plus, in
+    # a Python that is going, and abort the process
+    atexit.register(pymmcore.CMMCore.registerCallback, core, None)
 
 
 def _require(package: str, wanted: str) -> None:
