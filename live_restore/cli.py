@@ -4,6 +4,7 @@ Receives what the user typed; hands it to the parts, shows how far they are, and
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):  # a pipe on Windows may not know every letter of a channel's name
             stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:  # importing pymmcore-plus sets the root logger itself to DEBUG
+        handler.setLevel(logging.WARNING)
+    os.environ.setdefault("PYMM_LOG_LEVEL", "WARNING")  # and it has a handler of its own, a line per exposure
     try:
         app(args=arguments)
     except LiveRestoreError as error:
