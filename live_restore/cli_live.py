@@ -134,6 +134,7 @@ def serve(
       [bold]live-restore serve --model DAPI=nuclei.bioimageio --model FITC=tubulin.bioimageio[/]
       [bold]live-restore serve --config my_rig.toml[/]
     """
+    from live_restore.config import Serve
     from live_restore.configured import camera_noise, model_choices, references_ms
     from live_restore.server import ServeOptions
     from live_restore.server import serve as run
@@ -142,17 +143,18 @@ def serve(
     choices = model_choices(rig, model or (), engine, precision, normalisation)
     if not choices:
         err.print("[yellow]no model is given: raw volumes are shown, nothing is restored[/] (see --model, --config)")
+    said = rig.serve if rig else Serve()
     options = ServeOptions(
-        address=address or (rig.serve.address if rig else _ENDPOINT),
+        address=address or said.address,
         models=choices,
         noise=camera_noise(rig.camera) if rig else None,
         references_ms=references_ms(rig),
         trust=trust,
-        max_waiting=max_waiting or (rig.serve.max_waiting if rig else 4),
+        max_waiting=max_waiting or said.max_waiting,
         max_waiting_bytes=byte_size(max_memory, "--max-memory") or 1,
-        deadline_s=deadline or (rig.serve.deadline_s if rig else 60.0),
-        records=records or (rig.serve.records if rig else None),
-        keys=keys or (rig.serve.keys if rig else None),
+        deadline_s=deadline or said.deadline_s,
+        records=records or said.records,
+        keys=keys or said.keys,
     )
     for choice in choices:
         channel = "every other channel" if choice.channel == "*" else choice.channel

@@ -74,6 +74,9 @@ exposure_ms = 20.0
 reference_exposure_ms = 1000.0
 model = "rcan3d_demo"
 
+[serve]
+max_waiting = 1                  # whoever watches wants the newest volume; the others are left for live-restore backfill
+
 [simulation]
 seed = {seed}
 quantum_efficiency = {quantum_efficiency}

@@ -74,7 +74,7 @@ class ServeOptions:
         Exposures that one would use without restoration, by channel: the dose saved is counted against them, else against
         the high-light frames of the run.
     max_waiting : int
-        How many whole volumes may wait.
+        How many whole volumes may wait, besides one per channel: more are restored of a burst, fewer come late.
     max_waiting_bytes : int
         What waiting and unfinished volumes may take.
     deadline_s, quiet_s : float
@@ -90,7 +90,7 @@ class ServeOptions:
     noise: CameraNoise | None = None
     trust: Literal["every", "newest", "before", "none"] = "every"
     references_ms: Mapping[str, float] = field(default_factory=dict)
-    max_waiting: int = 4
+    max_waiting: int = 2
     max_waiting_bytes: int = 4 << 30
     deadline_s: float = 60.0
     quiet_s: float = 2.0

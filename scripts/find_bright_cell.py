@@ -1,7 +1,8 @@
 """Event-driven microscopy: scan at low light, look at the restored volumes, and image the brightest cell again.
 
-Start the restore process first, ``live-restore serve``, then ``python scripts/find_bright_cell.py``. It drives the demo
-microscope through pycro-manager; on a rig, leave `open_microscope` out and start Micro-Manager or `start_headless` as always.
+Start the restore process first, ``live-restore serve --model care2d_demo``, then ``python scripts/find_bright_cell.py``.
+It drives the demo microscope through pycro-manager; on a rig, leave `open_microscope` out and start Micro-Manager or
+`start_headless` as always.
 """
 
 import argparse
