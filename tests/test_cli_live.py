@@ -166,7 +166,8 @@ def test_demo(tmp_path, engine):
     words = ("demo", "--seconds", 8, "--no-browser", "--engine", engine, "-o", tmp_path, "--record", tmp_path / "said.json")
     done = run(*words, timeout=400)
     assert done.returncode == 0, said(done)
-    assert "DEBUG" not in done.stderr and "INFO" not in done.stderr, done.stderr[:2000]  # pymmcore-plus turns the root logger up
+    # pymmcore-plus turns the root logger up
+    assert "DEBUG" not in done.stderr and "INFO" not in done.stderr, done.stderr[:2000]
     told = json.loads((tmp_path / "said.json").read_text(encoding="utf-8"))
     assert told["balanced"] and told["hook"]["taken"] == 48, told
     assert [score["channel"] for score in told["scores"]] == ["DAPI", "FITC"]
