@@ -98,7 +98,7 @@ def measure_live(*, quick: bool, only: Sequence[str], say: Say) -> Measured:
 
 
 def _raw(folder: Path, quick: bool, say: Say) -> tuple[Table, Any]:
-    frames = 100 if quick else 1000
+    frames = 400 if quick else 1000
     figures = {}
     for case, (start, trouble) in _CASES.items():
         say(f"raw: {frames} frames, restore process {case}")
