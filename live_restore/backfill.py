@@ -19,6 +19,7 @@ from live_restore.records.raw_volumes import RawRun, RawVolume, Spacing, open_ra
 from live_restore.records.runs import HOOK, RESTORE, RUN, RunFolder, run_folder
 from live_restore.records.sidecar import Sidecar
 from live_restore.restore.noise import CameraNoise
+from live_restore.restore.procedures import finer_spacing
 from live_restore.restore.trust import TrustCheck
 from live_restore.restorer import Restorer
 from live_restore.run_models import OTHERS, ModelUsed, models_of, open_used
@@ -240,7 +241,12 @@ class _Backfill:
                 return
             restored = restorer.restore(pixels[None], self._told.tile, _movie(volume.key))
             said = _said(restored, restorer, volume.planes, _trust(check, pixels, restored, restorer))
-            sidecar.pixel_size_um = _finer(self._pixel_size_um(), pixels.shape, restored.pixels.shape[1:], restorer)
+            sidecar.pixel_size_um = finer_spacing(
+                self._pixel_size_um(),
+                pixels.shape,
+                restored.pixels.shape[1:],
+                interpolated=restorer.facts.procedure != "direct",
+            )
             sidecar.write(volume.key, restored.pixels[0], said)
         except (ImageError, EngineError) as failure:
             self._outcome.left["failed"].append(volume.key)
@@ -320,14 +326,6 @@ def _trust(check: TrustCheck, raw: NDArray[Any], restored: Restored, restorer: R
     if not comparable or raw.dtype not in (np.uint8, np.uint16):
         return {}
     return check.check(raw, restored.pixels[0]).figures
-
-
-def _finer(before: Spacing, raw: tuple[int, ...], restored: tuple[int, ...], restorer: Restorer) -> Spacing:
-    """Pixel sizes (z, y, x) of the restored volume, where it has more pixels than the raw one."""
-    z, y, x = (size * old / new if size is not None else None for size, old, new in zip(before, raw, restored, strict=True))
-    if restorer.facts.procedure != "direct" and before[0] is not None and restored[0] > raw[0] > 1:
-        z = before[0] * (raw[0] - 1) / (restored[0] - 1)  # interpolation keeps both end planes where they are
-    return z, y, x
 
 
 def _movie(key: VolumeKey) -> tuple[str, str]:

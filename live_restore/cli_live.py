@@ -4,7 +4,9 @@ Receives what the user typed; hands it to the parts, and shows how far they are.
 it is called. How errors become sentences is in `live_restore.cli`.
 """
 
+import _thread
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from live_restore.arguments import byte_size, package_path, split_model
+from live_restore.launch import end_with_parent
 from live_restore.terminal import Bars
 from live_restore.terminal_live import (
     Frames,
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="End when standard input closes.")]
+
 bench = typer.Typer(help="Measure what it costs on this machine.", no_args_is_help=True)
 
 _ENDPOINT = "tcp://127.0.0.1:5757"
@@ -44,6 +49,8 @@ _PAGE_PORT = 8757
 # A new model may take so long to load and warm up.
 _SWAP_S = 120.0
 _ANSWER_S = 5.0
+# A child whose parent is gone has so long to finish what it accepted.
+_PARENT_S = 120.0
 
 Address = Annotated[str, typer.Option("--address", help="Where the restore process listens.")]
 Keys = Annotated[
@@ -124,6 +131,10 @@ def serve(
         Path | None, typer.Option(help="Where to keep runs whose raw data is not on this machine. [dim]default: here[/]")
     ] = None,
     keys: Keys = None,
+    expect: Annotated[
+        str | None, typer.Option(help="Shape of the volumes to come, ZxYxX, e.g. 12x512x512: models are warmed up with it.")
+    ] = None,
+    with_parent: WithParent = False,
 ) -> None:
     """Run the restore process: frames come in, restored volumes go back, to the preview and to disk.
 
@@ -155,10 +166,13 @@ def serve(
         deadline_s=deadline or said.deadline_s,
         records=records or said.records,
         keys=keys or said.keys,
+        expected=_shape(expect),
     )
     for choice in choices:
         channel = "every other channel" if choice.channel == "*" else choice.channel
         err.print(f"loading {escape(choice.package.name)} for {escape(channel)}")
+    if with_parent:
+        end_with_parent(_interrupt)
     run(options, ready=lambda where: print(f"listening on {where}", flush=True))
     err.print("the restore process has ended")
 
@@ -198,7 +212,10 @@ def acquire(
         if not hook.wait_attached(2.0):
             err.print("[yellow]no restore process answers; it may be started at any time: live-restore serve[/]")
         _acquired(asked, rig, hook, engine, output)
-    out.print(escape(str(hook.summary())))
+    summary = hook.summary()
+    out.print(escape(str(summary)))
+    if summary.ledger["receipted"]:
+        _print_warnings(address or rig.serve.address, folder, summary.run)
 
 
 def view(
@@ -209,8 +226,11 @@ def view(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     napari: Annotated[bool, typer.Option("--napari", help="Show it in napari instead; needs live_restore[napari].")] = False,
     keys: Keys = None,
+    with_parent: WithParent = False,
 ) -> None:
     """Open the live preview: raw beside restored, trust, timing, the ledger."""
+    if with_parent:
+        end_with_parent(_interrupt)
     if napari:
         from live_restore.preview.napari_layers import run as run_napari
 
@@ -331,12 +351,7 @@ def backfill(
     from live_restore.records.account import account
 
     rig = _configuration(config)
-    named = {
-        channel: package_path(path)
-        for text in model or ()
-        for channels, path in [split_model(text)]
-        for channel in channels or ("*",)
-    }
+    named = _by_channel(model or ())
     try:
         with Bars(err) as bars:
             done = fill(
@@ -392,6 +407,24 @@ def bench_live(
         output.write_text(json.dumps(measured.as_json(), indent=1), encoding="utf-8")
 
 
+def _interrupt() -> None:
+    """End this process as Ctrl-C would, and surely after a while."""
+    _thread.interrupt_main()
+    time.sleep(_PARENT_S)
+    os._exit(1)
+
+
+def _shape(text: str | None) -> tuple[int, int, int] | None:
+    """``12x512x512`` to (12, 512, 512)."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 3 or not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
+        raise ValueError(f"--expect '{text}' is no shape; write planes x rows x columns, for example 12x512x512")
+    planes, height, width = map(int, sides)
+    return planes, height, width
+
+
 def _configuration(path: Path | None) -> "HardwareConfig | None":
     from live_restore.config import HardwareConfig
 
@@ -402,6 +435,21 @@ def _demo_configuration() -> "HardwareConfig":
     from live_restore.acquire.simulate.microscope import demo_config
 
     return demo_config()
+
+
+def _print_warnings(address: str, keys: Path | None, run: str) -> None:
+    """Print what the restore process has to say of a run so far."""
+    from live_restore.errors import WireError
+    from live_restore.wire.messages import Command
+
+    try:
+        said = _asked(address, keys, Command("status"), _ANSWER_S).said
+    except WireError:
+        err.print("[yellow]the restore process is gone; what it left out can be restored with live-restore backfill[/]")
+        return
+    for one in said.get("runs", ()):
+        for sentence in one.get("warnings", ()) if one.get("run") == run else ():
+            err.print(f"[yellow]warning:[/] {escape(str(sentence))}")
 
 
 def _by_channel(models: Sequence[str]) -> dict[str, Path]:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from live_restore.acquire.acquisition import AcquisitionPlan, read_acquisition
 from live_restore.acquire.hook import RestoreHook
 from live_restore.config import HardwareConfig
-from live_restore.errors import AcquisitionError
+from live_restore.errors import AcquisitionError, WireError
 from live_restore.figures import GalleryRow, gallery
 from live_restore.frames import VolumeKey, volume_key
 from live_restore.launch import Child, start_restore_process, start_viewer, stop_restore_process
 from live_restore.records.account import Account, account
 from live_restore.records.raw_volumes import open_raw
-from live_restore.records.runs import read_journal, run_folder
+from live_restore.records.runs import RESTORE, RunFolder, read_journal, run_folder
 from live_restore.records.sidecar import Sidecar
 from live_restore.score import score_pair
 from live_restore.wire.messages import Answer, Command
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from live_restore.acquire.simulate.sim_camera import Seen
 
 INTERVAL_S = 4.0
-PLANES = 12
+PLANES = 8
+SENSOR = (512, 512)
 PIXEL_SIZE_UM = 0.1
 PAGE_PORT = 8757
 _MAPS = "camera_maps.npz"
@@ -93,7 +94,7 @@ interval_s = {interval_s}
 
 [z]
 planes = {planes}
-step_um = 0.4
+step_um = 0.5
 
 [[channels]]
 name = "DAPI"
@@ -215,10 +216,13 @@ def run_demo(
     core = demo_core(config)
     _calibrated(core, folder / _MAPS)
     with ExitStack() as children:
-        listener.say("starting the restore process: two small networks are loaded")
-        restoring = children.enter_context(start_restore_process([], "--config", str(folder / "rig.toml")))
+        listener.say("starting the restore process: two small networks are loaded and warmed up")
+        expected = "x".join(map(str, (PLANES, *SENSOR)))
+        words = ("--config", str(folder / "rig.toml"), "--expect", expected)
+        restoring = children.enter_context(start_restore_process([], *words))
         viewing = children.enter_context(start_viewer(restoring.where, PAGE_PORT))
         listener.say(f"live preview: {viewing.where}")
+        listener.say(f"from another terminal: live-restore status --watch --address {restoring.where}")
         if browser:
             webbrowser.open(viewing.where)
         with RestoreHook(restoring.where) as hook:
@@ -226,11 +230,14 @@ def run_demo(
                 raise AcquisitionError(f"the restore process at {restoring.where} does not answer; see live-restore doctor")
             done = run(plan, config, hook, engine=engine, directory=folder, progress=listener.frames, core=core)
         listener.say("the microscope has stopped; the last volumes are being restored")
-        sentences = (*_stopped(restoring), *hook.warnings)
+        said = _status(restoring)
+        ended = _stopped(restoring)
     beside = run_folder(done.raw)
+    counted = account(beside)
     lasts = _last_volumes(plan, done.raw, beside, core)
+    sentences = (*_models(said), *_told(beside), *ended, *hook.warnings, *_left(counted, beside))
     figure = _drawn(lasts, folder / "before_after.png")
-    return Shown(done.raw, beside, figure, _scored(lasts), sentences, account(beside), hook.ledger.counts())
+    return Shown(done.raw, beside, figure, _scored(lasts), sentences, counted, hook.ledger.counts())
 
 
 def _written(folder: Path, seconds: float, seed: int) -> tuple[HardwareConfig, AcquisitionPlan]:
@@ -255,28 +262,49 @@ def _calibrated(core: "DemoCore", path: Path) -> None:
     )
 
 
-def _stopped(restoring: Child) -> tuple[str, ...]:
-    """Let the restore process finish; what it has to say of the run."""
-    with Caller(restoring.where) as caller:
-        answer = caller.ask(Command("status"), _ANSWER_S)
-    said = dict(answer.said) if isinstance(answer, Answer) else {}
+def _status(restoring: Child) -> dict[str, Any]:
+    """Ask the restore process what it says of itself; nothing if it is gone."""
+    if not restoring.alive:
+        return {}
+    try:
+        with Caller(restoring.where) as caller:
+            answer = caller.ask(Command("status"), _ANSWER_S)
+    except WireError:
+        return {}
+    return dict(answer.said) if isinstance(answer, Answer) else {}
+
+
+def _stopped(restoring: Child) -> list[str]:
+    """Let the restore process finish; what is to be said if it did not."""
+    if not restoring.alive:
+        return ["the restore process ended before the microscope did; raw frames are complete, see below"]
     if not stop_restore_process(restoring):
-        raise AcquisitionError("the restore process did not end; what it had written is safe")
-    run: dict[str, Any] = next(iter(said.get("runs", ())), {})
-    models = [f"{row['channel']}: {row['model']} on {row['engine']}" for row in said.get("models", ())]
-    return (*models, *_told(run))
+        return ["the restore process did not end in time and was killed; what it had written is safe"]
+    return []
 
 
-def _told(run: dict[str, Any]) -> list[str]:
+def _models(said: dict[str, Any]) -> list[str]:
+    return [f"{row['channel']}: {row['model']} on {row['engine']}" for row in said.get("models", ())]
+
+
+def _told(beside: Path) -> list[str]:
+    """How fast it went, how much light was saved, and what was warned of, to the last volume."""
     sentences = []
-    if total := run.get("latency_ms", {}).get("total"):
+    restore = RunFolder.open(beside).described(RESTORE)
+    if total := restore.get("latency_ms", {}).get("total"):
         sentences.append(f"from the last frame of a stack to its restored volume: median {total['p50']:.0f} ms")
-    spent = run.get("exposure_ms", {}).values()
+    spent = restore.get("exposure_ms", {}).values()
     light_ms, reference_ms = (sum(one.get(name) or 0.0 for one in spent) for name in ("low_ms", "reference_ms"))
     if reference_ms:
         saved = 100 * (1 - light_ms / reference_ms)
         sentences.append(f"{light_ms / 1e3:.1f} s of light in place of {reference_ms / 1e3:.0f} s: {saved:.0f} % saved")
-    return [*sentences, *(str(sentence) for sentence in run.get("warnings", ()))]
+    return [*sentences, *(str(sentence) for sentence in restore.get("warnings", ()))]
+
+
+def _left(counted: Account, beside: Path) -> list[str]:
+    """How to restore what was left out."""
+    left = next((row.frames for row in counted.rows if row.name == "not restored"), 0)
+    return [f"{left} frames were left out while it ran; restore them with: live-restore backfill {beside}"] if left else []
 
 
 def _last_volumes(plan: AcquisitionPlan, raw: Path, beside: Path, core: "DemoCore") -> list[_Last]:

@@ -74,7 +74,8 @@ class FrameInfo:
     planes : int
         How many planes the volume will have; 0 where nobody knows yet.
     captured_ns : int
-        When the hook was given the frame, by the monotonic clock of its machine.
+        When the hook was given the frame, by the clock of its machine that never goes back (`time.perf_counter_ns`, which every
+        process there shares, and which on Windows is far finer than `time.monotonic_ns`).
     unix_ns : int
         The same moment by the clock on the wall, nanoseconds since 1970.
     exposure_ms : float or None

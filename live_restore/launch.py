@@ -3,13 +3,14 @@
 Receives what the command line would be given; hands on children that are ready, with their addresses. It does not know
 what they do.
 
-Every child is a fresh interpreter (never a fork), so that a crash in one, a driver or an engine, leaves the others alone.
+Every child is a fresh interpreter (never a fork), so that a crash in one, a driver or an engine, leaves the others alone; and
+every child ends when this process does, even if it is killed.
 """
 
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, Queue
 from threading import Thread
 from typing import Self
@@ -47,8 +48,8 @@ class Child:
     def __init__(self, words: Sequence[str], ready: str) -> None:
         self.words = list(words)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "live_restore.cli", *words],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "live_restore.cli", *words, "--with-parent"],
+            stdin=subprocess.PIPE,  # which closes with this process, however it ends
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -60,7 +61,11 @@ class Child:
         self.said: deque[str] = deque(maxlen=_LAST_WORDS)
         self._found: Queue[str] = Queue()
         Thread(target=self._listen, args=(ready,), daemon=True).start()
-        self.where = self._await_ready()
+        try:
+            self.where = self._await_ready()
+        except BaseException:  # Ctrl-C while it starts, which is for us to pass on
+            self.kill()
+            raise
 
     @property
     def alive(self) -> bool:
@@ -99,7 +104,6 @@ class Child:
         try:
             where = self._found.get(timeout=_READY_S)
         except Empty:
-            self.kill()
             raise LiveRestoreError(
                 f"'live-restore {self.words[0]}' was not ready after {_READY_S:.0f} s{self._words()}"
             ) from None
@@ -144,3 +148,14 @@ def stop_restore_process(child: Child) -> bool:
 def start_viewer(address: str, port: int, *options: str) -> Child:
     """Start ``live-restore view`` without opening a browser."""
     return Child(["view", "--address", address, "--port", str(port), "--no-browser", *options], "page at ")
+
+
+def end_with_parent(end: Callable[[], None]) -> None:
+    """In a child: call `end` once when the parent is gone, which is when the pipe to our standard input closes."""
+
+    def wait() -> None:
+        while sys.stdin.buffer.read(1):
+            pass
+        end()
+
+    Thread(target=wait, name="parent watch", daemon=True).start()

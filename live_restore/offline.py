@@ -22,6 +22,7 @@ from live_restore.outputs import Options, Outputs, plan_outputs
 from live_restore.provenance import describe_job, sample
 from live_restore.records.images import Image, ImageInfo, find_inputs, open_images
 from live_restore.records.restored import RestoredInfo, RestoredWriter, create_restored, read_provenance
+from live_restore.restore.procedures import finer_spacing
 from live_restore.restorer import Restorer
 
 # A pixel at the top of the camera's range has lost its intensity; more of them than this is worth a word.
@@ -358,16 +359,8 @@ def _finer(
     info: ImageInfo, shape: tuple[int, int, int], parts: Sequence[Part[Restorer]]
 ) -> tuple[float | None, float | None, float | None]:
     """Pixel sizes (z, y, x) of the restored image, where sizes grew."""
-    before = (info.planes, info.height, info.width)
-    z, y, x = (
-        size * old / new if size is not None and new > old else size
-        for size, old, new in zip(info.pixel_size_um, before, shape, strict=True)
-    )
     interpolated = any(part.restorer and part.restorer.facts.procedure != "direct" for part in parts)
-    step = info.pixel_size_um[0]
-    if interpolated and step is not None and shape[0] > info.planes > 1:
-        z = step * (info.planes - 1) / (shape[0] - 1)  # interpolation keeps both end planes where they are
-    return z, y, x
+    return finer_spacing(info.pixel_size_um, (info.planes, info.height, info.width), shape, interpolated=interpolated)
 
 
 def _warn_of_dtype(info: ImageInfo, outcome: Outcome) -> None:

@@ -83,6 +83,9 @@ class ServeOptions:
         Where runs are recorded whose raw dataset is not on this machine; None: ``live_restore_runs`` in the current folder.
     keys : Path or None
         Folder of the keys that addresses other than this machine's need.
+    expected : (Z, Y, X) or None
+        Shape of the volumes to come: every model is warmed up for it before clients are answered, so that the first volume
+        is as quick as the rest. None: with the first volume, or the plan of the first run that says how large its frames are.
     """
 
     address: str = ENDPOINT
@@ -96,6 +99,7 @@ class ServeOptions:
     quiet_s: float = 2.0
     records: Path | None = None
     keys: Path | None = None
+    expected: tuple[int, int, int] | None = None
 
 
 def serve(options: ServeOptions, ready: Callable[[str], None] = lambda address: None) -> None:
@@ -113,6 +117,8 @@ def serve(options: ServeOptions, ready: Callable[[str], None] = lambda address: 
         If the address cannot be used.
     ModelError, EngineError, ValueError
         If a model cannot be loaded or served.
+    ImageError
+        If a model cannot restore volumes of the shape that is expected.
     """
     sys.setswitchinterval(_SWITCH_S)
     with Server(options) as server, _signals(server.stop):
@@ -136,7 +142,7 @@ class Server:
         self._listener = Listener(options.address, keys)
         self.address = self._listener.address
         try:
-            self._models = Models(options.models)
+            self._models = _ready_models(options)
         except BaseException:
             self._listener.close()
             raise
@@ -162,7 +168,7 @@ class Server:
         )
         scheduler = Scheduler(options.max_waiting, options.max_waiting_bytes)
         self._restoring = Restoring(self._models, scheduler, self._restored, self._failed, self._listener.wake)
-        identity = Identity(session, self.address, time.monotonic_ns())
+        identity = Identity(session, self.address, time.perf_counter_ns())
         self._network = Network(
             Parts(
                 self._listener,
@@ -315,6 +321,19 @@ class Server:
                 run.warn("swap", warning)
             else:
                 run.unwarn("swap")
+                self._recording.describe(run)
+
+
+def _ready_models(options: ServeOptions) -> Models:
+    """Load the models, and warm them up for what is expected."""
+    models = Models(options.models)
+    try:
+        if options.expected is not None:
+            models.expect(options.expected)
+    except BaseException:
+        models.close()
+        raise
+    return models
 
 
 def _sent(outcome: Outcome, results: str, said: dict[str, Any]) -> RestoredSent:
@@ -322,7 +341,8 @@ def _sent(outcome: Outcome, results: str, said: dict[str, Any]) -> RestoredSent:
     return RestoredSent(
         volume.run,
         volume.key,
-        _in_counts(outcome.pixels) if results == "uint16" else np.ascontiguousarray(outcome.pixels),
+        _in_counts(outcome.pixels) if results == "uint16" else np.ascontiguousarray(outcome.pixels).view(),  # lives as long as
+        # the message does, see `Network`
         max(info.captured_ns for info in volume.infos),
         said["trust"],
         said["provenance"],

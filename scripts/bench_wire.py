@@ -65,7 +65,7 @@ class Peer:
     def say(self, pixels: np.ndarray) -> None:
         """Send one frame, waiting for room."""
         message = FrameSent(
-            Frame(pixels, FrameInfo("bench", next(self.sequence), VolumeKey(), captured_ns=time.monotonic_ns()))
+            Frame(pixels, FrameInfo("bench", next(self.sequence), VolumeKey(), captured_ns=time.perf_counter_ns()))
         )
         while not self.caller.send(message):
             self.caller.receive(1000)

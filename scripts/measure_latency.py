@@ -45,7 +45,7 @@ def measure(address, arguments):
             due = began + number / arguments.rate
             if number < arguments.frames and now >= due:
                 if credit - unreceipted > 0:
-                    info = FrameInfo("latency", number, VolumeKey(number), 0, 1, time.monotonic_ns(), time.time_ns())
+                    info = FrameInfo("latency", number, VolumeKey(number), 0, 1, time.perf_counter_ns(), time.time_ns())
                     sent[number] = now
                     unreceipted += 1
                     assert caller.send(FrameSent(Frame(image, info)))

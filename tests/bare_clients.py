@@ -48,7 +48,7 @@ class BareHook:
 
     def frame(self, pixels, z=0, time_point=0, planes=1, *, channel="GFP", position="0", light="low", **said):
         key = VolumeKey(time_point, position, channel, light)
-        now = {"captured_ns": time.monotonic_ns(), "unix_ns": time.time_ns()}
+        now = {"captured_ns": time.perf_counter_ns(), "unix_ns": time.time_ns()}
         info = FrameInfo(self.run, self.sequence, key, z, planes, **{**now, "exposure_ms": 10.0, "pixel_size_um": 0.1, **said})
         self.sequence += 1
         self.say(FrameSent(Frame(pixels, info)))

@@ -91,6 +91,9 @@ class Mood:
     slab: int = 0
     trusted: bool = True
     why: str = "the network removed or invented structure on 3.1 % of the image, most at y=128, x=128"
+    doubts: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+    places: list = field(default_factory=list)
     restores: bool = True
     warnings: list = field(default_factory=list)
     model_state: str = "ready"
@@ -106,6 +109,7 @@ class StandIn:
         self.shown = {}  # channel: (number, time)
         self.answered = 0
         self.asks = []
+        self.frozen = False  # its newest view stays the first one, while the run's history goes on
         self._thread = None
 
     def start(self):
@@ -150,16 +154,15 @@ class StandIn:
         self.time += 1
         for channel in self.movie:
             self.number += 1
-            self.shown[channel] = (self.number, self.time)
-            wobble = np.sin(self.time / 9 + self.number % 2)
+            if not (self.frozen and channel in self.shown):
+                self.shown[channel] = (self.number, self.time)
             entry = {
                 "time": self.time,
                 "position": "0",
                 "channel": channel,
                 "unix_s": self._started_s + self.time * self.mood.every_s,
             }
-            entry |= {"snr": 4.1 + 0.3 * wobble + 0.05 * np.random.default_rng(self.number).standard_normal()}
-            entry |= {"raised": 2e-4 * (1.3 + wobble), "latency_ms": 31 + 4 * wobble}
+            entry |= self.figures(channel, self.time)
             self._timeline = [*self._timeline, entry][-300:]
 
     def _hear(self, client, message):
@@ -210,21 +213,33 @@ class StandIn:
             raw,
             restored if mood.restores else None,
             trust if ask.trust and mood.restores else None,
-            said=self._said(),
+            said=self._said(channel, at),
         )
 
-    def _said(self):
+    def figures(self, channel, at):
+        """SNR, share raised and latency of one volume: other ones for each."""
+        return {
+            "snr": round(3 + (at % 97) / 100 + (channel == "GFP"), 2),
+            "raised": round(2e-4 + 1e-6 * (at % 89), 7),
+            "latency_ms": 1000.0 + at % 211,
+        }
+
+    def _said(self, channel, at):
+        own = self.figures(channel, at)
         trust = {
             "trusted": self.mood.trusted,
             "why": "" if self.mood.trusted else self.mood.why,
-            "snr": 4.12,
-            "raised": 2.3e-4 if self.mood.trusted else 0.031,
+            "snr": own["snr"],
+            "raised": own["raised"] if self.mood.trusted else 0.031,
             "sd_z": {"1": 1.02, "2": 1.03, "4": 1.05, "8": 1.1},
             "smallest_e": {"1": 9.1, "2": 4.6, "4": 2.4, "8": 1.3},
             "threshold": 4.2,
             "noise": "configuration",
+            "doubts": self.mood.doubts,
+            "notes": self.mood.notes,
+            "places": self.mood.places,
         }
-        return {"trust": trust, "provenance": {}, "stages_ms": {"restore": 21.0}, "latency_ms": 31.0}
+        return {"trust": trust, "provenance": {}, "stages_ms": {"restore": 21.0}, "latency_ms": own["latency_ms"]}
 
     def status(self):
         taken = 6 * self.number

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from bare_clients import BareHook, options, settled
+from bare_clients import BareHook, options, settled, until
 from ndstorage import NDTiffDataset
 from tiny_packages import smoothing_facts, write_smoothing_package
 
@@ -443,6 +443,50 @@ def test_what_a_restore_process_left_out_comes_out_as_it_would_have_given_it(tmp
     found = account(run_folder(raw))
     assert found.balanced
     assert [row.frames for row in found.rows[:1]] == [30]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from bare_clients import options
+from live_restore.records.sidecar import Sidecar
+from live_restore.server import ModelChoice, Server
+written, most = Sidecar.write, int(sys.argv[4])
+def write(self, *volume):
+    while len(self.written) >= most:  # the disk hangs: what is restored from here on was receipted, and is in no journal
+        time.sleep(1)
+    return written(self, *volume)
+Sidecar.write = write
+models = (ModelChoice("*", Path(sys.argv[3]), "openvino", "f32", "volume"),)
+with Server(options(Path(sys.argv[2]), models=models)) as server:
+    print(server.address, flush=True)
+    time.sleep(120)
+"""
+
+
+def test_what_died_with_a_restore_process_after_its_receipt_is_told_of_and_restored(tmp_path, package):
+    raw = write_raw(tmp_path, PLACES)
+    words = [sys.executable, "-c", KILLED, Path(__file__).parent, tmp_path, package, "4"]
+    with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().strip()
+        with BareHook(address, run="r1", raw=raw, plan={"positions": ["A", "B"]}, results="float32") as hook:
+            for number, key in enumerate(keys()[:10]):
+                hook.volume(stack(key), key.time, position=key.position, channel=key.channel)
+                hook.back(number + 1)
+            hook.receipted(30)
+        until(lambda: len(read_journal(run_folder(raw))) == 4)
+        process.kill()
+    with RunFolder.open(run_folder(raw), role="hook") as folder:
+        folder.describe("hook.json", {"ledger": {"taken": 30, "receipted": 30, "waiting": 0}})
+        assert folder.backlog() == []
+    before = account(run_folder(raw))
+    assert before.balanced, before.lines()
+    assert {row.name: row.frames for row in before.rows if row.frames} == {"restored live": 12, "not restored": 18}
+    assert sum(row.frames for row in before.reasons) == 18, before.lines()
+    done = backfill(run_folder(raw), models={"*": package})
+    assert (done.already, done.restored) == (4, 16)
+    assert_same(read_all(run_folder(raw)), undisturbed(package, tmp_path))
 
 
 ACQUISITION = """

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -326,6 +327,20 @@ def test_a_run_folder_that_cannot_be_written_is_a_warning(tmp_path):
         show(hook, stack(1, 1))
         hook.end_run()
         assert "cannot write into the run folder" in hook.warnings[0] and hook.ledger["unattached"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_ends_at_once_and_leaves_the_records_alone(tmp_path):
+    script = (
+        "import os, sys, time; import numpy as np; from live_restore.acquire.hook import RestoreHook\n"
+        f"hook = RestoreHook({NOBODY!r}, raw={str(tmp_path / 'raw')!r})\n"
+        "hook(np.zeros((8, 8), np.uint16), {'Axes': {'light': 'high'}}); began = time.monotonic()\n"
+        "if os.fork() == 0: sys.exit(0)\n"
+        "os.wait(); print(time.monotonic() - began < 1.0); hook.close()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == "True" and "Traceback" not in done.stderr
+    assert len((tmp_path / "raw_restored" / "backlog.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_script_that_forgets_to_close_ends():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from restore_peer import Peer, until
 
+from live_restore.acquire.callbacks import Callbacks
 from live_restore.acquire.hook import RestoreHook
+from live_restore.acquire.pycromanager_frames import axes_key
 from live_restore.frames import VolumeKey
 
 pytest.importorskip("pycromanager", reason="pycro-manager is not installed")
@@ -137,3 +139,17 @@ def test_a_frame_that_came_as_processor_is_not_taken_again_when_it_is_saved(data
             hook(np.zeros(SHAPE, np.uint16), java_metadata(axes))
             hook.saved(axes, reader)
         assert hook.ledger["taken"] == 6 and hook.run.raw is not None
+
+
+def test_a_frame_is_due_until_the_hook_has_had_it():
+    """Word that a frame was saved may come first, in another thread; a run that then ended would lose the frame."""
+    with RestoreHook("tcp://127.0.0.1:9") as hook:
+        callbacks = Callbacks(hook, {"image_process_fn": lambda image, metadata: None}, False, lambda: None)
+        seen = []
+        hook.saved = lambda axes, dataset: seen.append(dict(callbacks.due))
+        options = callbacks.options()
+        callbacks.due = {axes_key({"time": 0}): None, axes_key({"time": 1}): None}
+        options["image_saved_fn"]({"time": 0}, None)
+        assert len(seen[0]) == 2 and list(callbacks.due) == [axes_key({"time": 1})]
+        options["image_process_fn"](np.zeros((4, 4), np.uint16), {"Axes": {"time": 1}})  # which is kept from saving
+        assert not callbacks.due and callbacks.diverted == 1

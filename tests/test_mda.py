@@ -1,10 +1,14 @@
 """pymmcore-plus: its frames reach the restore process, with the real demo devices and pymmcore-plus's own engine."""
 
+from pathlib import Path
+
 import pytest
 from restore_peer import Peer, until
 
 from live_restore.acquire.hook import RestoreHook
+from live_restore.acquire.live_run import LiveRun
 from live_restore.acquire.mda import connect, place_of, promise_of
+from live_restore.acquire.plan import Plan
 from live_restore.frames import VolumeKey
 
 useq = pytest.importorskip("useq", reason="pymmcore-plus is not installed")
@@ -98,3 +102,7 @@ def test_names_of_axes():
     promise = promise_of(event)
     assert (promise.exposure_ms, promise.start_s, promise.z_um) == (9.0, 2.0, 1.5)
     assert place_of(useq.MDAEvent(index={"light": 1})) == (VolumeKey(), None)
+
+
+def test_a_relative_raw_folder_means_ours_not_that_of_the_restore_process():
+    assert LiveRun(None, Path("data"), Plan()).raw == Path("data").absolute()

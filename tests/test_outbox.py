@@ -170,6 +170,24 @@ def test_a_frame_that_cannot_be_read_spoils_its_volume():
     assert bench.ends == {"lost": 2} and bench.backlog == [(VolumeKey(0), 2, "the disk")]
 
 
+def test_a_run_that_is_closed_between_the_two_halves_of_a_frame():
+    bench = Bench()
+    key = VolumeKey(0)
+    for give_back in (
+        lambda: bench.outbox.put(Frame(PIXELS, FrameInfo("r", 0, key, 0, 1))),
+        lambda: bench.outbox.spoil("r", key, ""),
+    ):
+        bench.outbox.open("r", bench.ledger)
+        assert bench.outbox.take("r", key, 1)
+        bench.outbox.give_up_all("r")
+        bench.outbox.close("r")
+        give_back()
+        assert bench.outbox.next() is None and bench.outbox.held_bytes == 0
+        bench.outbox.went()
+        bench.outbox.came(100)
+    assert bench.ends == {"lost": 2}
+
+
 def test_the_end_settles_everything():
     bench = Bench(credit=None)
     bench.frame(0, light="high")

@@ -71,6 +71,20 @@ def test_planes_of_drawn_events_are_learned_from_the_first_volume():
     assert "frames" not in plan.as_mapping()
 
 
+def test_what_a_list_promised_is_no_news_when_it_is_drawn():
+    plan = Plan()
+    promises = [promise_of(event) for event in stack(2, 3)]
+    plan.promise_all(promises)
+    told = dict(plan.as_mapping())
+    for promise in promises[:4]:
+        plan.promise(promise)
+    plan.met(promises[4].key, promises[4].z)  # its frame came, however it was submitted
+    assert plan.frames == 6 and plan.as_mapping() == told
+    assert (told["times"], told["frames"]) == (2, 6)
+    plan.promise(promises[0])  # once more: a frame more
+    assert plan.frames == 7 and "frames" not in plan.as_mapping()
+
+
 def test_lists_that_bring_a_plane_each_are_learned_too():
     plan = Plan()
     for event in stack(2, 3):

@@ -125,7 +125,7 @@ def test_it_says_what_restores_and_where_every_frame_went(visit):
     assert "/data/2025-11-21/cells_1" in visit.text("#raw-path")
     assert "Raw is the record; restored is a prediction" in visit.text(".foot")
     assert visit.page.locator("#chart-snr .curve").get_attribute("d").startswith("M")
-    assert "SNR of raw: now" in visit.page.locator("#chart-snr svg").get_attribute("aria-label")
+    assert "in the volume shown, between" in visit.page.locator("#chart-snr svg").get_attribute("aria-label")
     assert visit.text("#scale-word").endswith("µm")
 
 
@@ -221,14 +221,142 @@ def test_the_overlay_shows_what_was_planted(visit, stand_in):
 def test_distrust_is_said_plainly_and_taken_back(visit, stand_in):
     visit.shows()
     assert visit.page.get_by_role("alert").count() == 0
+    bright = visit.pixels(0.52, 0.75).max()
     stand_in.mood.trusted = False
     visit.page.get_by_role("alert").get_by_text("Do not trust the restored image").wait_for()
     assert "invented structure on 3.1 %" in visit.text("#alert-text")
     assert "do not trust" in visit.text("#label-restored")
+    assert "do not trust" in visit.text("#trust-word")
     visit.shows()
+    assert visit.pixels(0.52, 0.75).max() > 0.9 * bright, "it is as bright as before: dimmed is only what is from before"
     stand_in.mood.trusted = True
     visit.until("document.querySelector('#alert').hidden")
     assert "a prediction" in visit.text("#label-restored")
+
+
+# In every frame what the page says of the volume that is drawn; a sentence per disagreement.
+WATCH_AGREEMENT = """() => {
+  window.saw = { frames: 0, no: 0, yes: 0, wrong: [] };
+  const words = (id) => document.querySelector(id).innerText;
+  const look = () => {
+    const panel = document.querySelector("#trust-word").dataset.trusted;
+    const banner = !document.querySelector("#alert").hidden && words("#alert-title").startsWith("Do not trust");
+    const corner = words("#label-restored").includes("do not trust");
+    const facts = words("#trust-facts");
+    const snr = words("#chart-snr strong");
+    const [late, top] = [words("#chart-latency strong"), words("#total-latency")];
+    saw.frames += 1;
+    saw[panel] += 1;
+    if (banner !== (panel === "no") || corner !== banner) saw.wrong.push(`panel ${panel}, banner ${banner}, corner ${corner}`);
+    if (!facts.includes(snr)) saw.wrong.push(`headline ${snr}, panel ${facts}`);
+    if (late !== top) saw.wrong.push(`headline ${late}, top ${top}`);
+    requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+}"""
+
+
+def test_everything_on_the_page_speaks_of_the_volume_that_is_drawn(visit, stand_in):
+    stand_in.mood.warnings = ["channel GFP: do not trust the restored image of (another): it disagrees"]
+    visit.shows()
+    visit.until("document.querySelector('#trust-facts').textContent.includes('SNR')")
+    visit.page.evaluate(WATCH_AGREEMENT)
+    for trusted in (False, True, False, True):
+        stand_in.mood.trusted = trusted
+        visit.until("state => document.querySelector('#trust-word').dataset.trusted === state", "yes" if trusted else "no")
+        visit.shows()
+    assert visit.page.locator("#notice").is_hidden(), "the run's word of another volume does not contradict the one drawn"
+    saw = visit.page.evaluate("window.saw")
+    assert saw["no"] > 3 and saw["yes"] > 3
+    assert not saw["wrong"], saw["wrong"][:5]
+    time = int(visit.text("#stamp").split("time ")[1].split(",")[0])
+    own = stand_in.figures("GFP", time)
+    assert visit.text("#chart-snr strong") == f"{own['snr']:g}"
+    assert visit.page.locator("#chart-snr .now").evaluate("dot => dot.style.visibility") == "visible"
+    stand_in.stop()
+    visit.page.get_by_role("alert").get_by_text("The restore process is gone since").wait_for(timeout=8000)
+    assert not visit.page.evaluate("window.saw.wrong.filter((words) => words.startsWith('headline'))")
+
+
+def test_the_headline_is_the_drawn_volumes_while_the_history_runs_on(visit, stand_in):
+    """A view that is asked for again is not drawn again, but the run's history comes with it."""
+    stand_in.frozen = True
+    visit.shows()
+    visit.until("document.querySelector('#stamp').textContent.includes('GFP')")
+    visit.until("document.querySelector('#chart-snr svg').ariaLabel.includes('in the volume shown, between 4')")
+    shown, label = visit.text("#chart-snr strong"), visit.page.locator("#chart-snr svg").get_attribute("aria-label")
+    visit.until("label => document.querySelector('#chart-snr svg').ariaLabel !== label", label)
+    own = stand_in.figures("GFP", int(visit.text("#stamp").split("time ")[1].split(",")[0]))
+    assert visit.text("#chart-snr strong") == shown == f"{own['snr']:g}"
+    assert shown in visit.text("#trust-facts")
+
+
+DOUBT = "one structure may have been removed (22 sd)"
+NOTE = "0.2 % of the pixels are saturated and were left out"
+PLACES = [
+    {"z": 2, "y": 72, "x": 70, "scale_px": 4, "score": 22.3, "sign": "erased"},
+    {"z": 1, "y": 24, "x": 80, "scale_px": 1, "score": -11.8, "sign": "invented"},
+]
+
+
+@pytest.fixture
+def doubtful(visit, stand_in):
+    stand_in.mood.doubts, stand_in.mood.notes, stand_in.mood.places = [DOUBT, "another"], [NOTE], PLACES
+    visit.shows()
+    visit.page.get_by_text("Look twice at the restored image").wait_for()
+    return visit
+
+
+def test_a_doubt_is_a_yellow_note_and_everything_stands_in_the_panel(doubtful):
+    assert doubtful.page.locator("#alert").get_attribute("data-level") == "doubt"
+    assert "One structure may have been removed (22 sd)." in doubtful.text("#alert-text")
+    assert "in doubt" in doubtful.text("#label-restored") and "doubt" in doubtful.text("#trust-word")
+    red, green, blue = doubtful.page.locator("#alert").evaluate("box => getComputedStyle(box).backgroundColor.match(/\\d+/g)")[
+        :3
+    ]
+    assert int(green) > int(red) / 2 > int(blue), "dark yellow, not red"
+    said = doubtful.page.locator("#trust-notes li")
+    assert said.all_inner_texts() == [DOUBT, "another", NOTE]
+    listed = [words.replace("\u00a0", " ") for words in doubtful.page.locator("#trust-places button").all_inner_texts()]
+    assert listed == ["plane 3, y 72, x 70: removed, 22 sd", "plane 2, y 24, x 80: invented, 12 sd"]
+
+
+def test_places_are_marked_where_they_are_and_can_be_gone_to(doubtful, stand_in):
+    marks = doubtful.page.locator("#marks .mark")
+    assert marks.count() == 2, "in the maximum projection all of them"
+    circle = doubtful.page.locator("#marks .line").first.evaluate("c => [c.cx, c.cy, c.r].map((part) => part.baseVal.value)")
+    box = doubtful.page.locator("#stage").bounding_box()
+    zoom = min(box["width"], box["height"]) / 96
+    assert circle == pytest.approx(
+        [box["width"] / 2 + (70.5 - 48) * zoom, box["height"] / 2 + (72.5 - 48) * zoom, 12 * zoom], abs=1
+    )
+    colours = [mark.evaluate("m => getComputedStyle(m.querySelector('.line')).stroke") for mark in marks.all()]
+    assert colours == ["rgb(86, 180, 233)", "rgb(230, 159, 0)"]
+    marks.first.focus()
+    assert doubtful.text("#mark-label").replace("\u00a0", " ") == "plane 3, y 72, x 70: removed, 22 sd"
+    doubtful.page.locator("#trust-places button").nth(1).click()
+    doubtful.until("document.querySelector('#stamp').textContent.includes('z 2 of 5')")
+    doubtful.until("document.querySelectorAll('#marks .mark').length === 1")
+    middle = doubtful.page.locator("#marks .line").evaluate("c => [c.cx.baseVal.value, c.cy.baseVal.value]")
+    assert middle == pytest.approx([0.75 * box["width"], box["height"] / 2], abs=2), "in the middle of the restored side"
+    stand_in.mood.places = PLACES[:1]
+    doubtful.until("document.querySelectorAll('#marks .mark').length === 0")
+
+
+def test_marks_can_be_put_away_and_are_in_the_snapshot(doubtful):
+    def blue():
+        with doubtful.page.expect_download() as downloaded:
+            doubtful.page.get_by_role("button", name="Snapshot").click()
+        pixels = np.asarray(Image.open(downloaded.value.path()).convert("RGB")).astype(int)
+        return int((np.abs(pixels - (86, 180, 233)) < 30).all(axis=2).sum())
+
+    with_marks = blue()
+    box = doubtful.page.get_by_role("checkbox", name="Marks")
+    assert box.is_checked() and with_marks > 50
+    doubtful.page.locator("body").press("k")
+    assert not box.is_checked()
+    doubtful.until("document.querySelectorAll('#marks .mark').length === 0")
+    assert blue() < with_marks / 5
 
 
 def test_a_slab_is_called_provisional(visit, stand_in):
@@ -304,6 +432,8 @@ def test_waiting_is_said_while_nobody_is_there(browser, movie):
         visit = Visit(browser, served)
         visit.page.get_by_role("alert").get_by_text("Waiting for the restore process").wait_for()
         assert "live-restore serve" in visit.text("#alert-text")
+        words, grip = (visit.page.locator(name).bounding_box() for name in ("#empty", ".grip"))
+        assert words["y"] > grip["y"] + grip["height"], "what is waited for is not under the divider's handle"
         visit.context.close()
 
 

@@ -9,7 +9,7 @@ from test_pipeline import counts, network
 
 from live_restore.intensity import measure_percentiles
 from live_restore.restore.pipeline import restore
-from live_restore.restore.procedures import finer_planes, interpolate_z, restore_isotropic, restore_upsampled
+from live_restore.restore.procedures import finer_planes, finer_spacing, interpolate_z, restore_isotropic, restore_upsampled
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,3 +66,10 @@ def test_progress_covers_both_directions():
         pixels, 2.0, net, lambda p: (measure_percentiles(p), None), lambda done, total: steps.append((done, total))
     )
     assert steps == [(n + 1, 20) for n in range(20)]
+
+
+def test_how_far_apart_restored_pixels_are():
+    raw, finer = (5, 32, 40), (17, 64, 80)
+    assert finer_spacing((2.0, 0.2, None), raw, finer, interpolated=True) == (0.5, 0.1, None)  # both end planes stay
+    assert finer_spacing((3.4, 0.2, 0.2), raw, finer, interpolated=False) == (1.0, 0.1, 0.1)
+    assert finer_spacing((None, 0.2, 0.2), raw, raw, interpolated=True) == (None, 0.2, 0.2)

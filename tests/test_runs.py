@@ -335,6 +335,50 @@ def test_the_account_adds_the_tables_of_earlier_processes(raw):
     assert not found.reasons
 
 
+def test_a_killed_restore_process_has_an_older_table_than_its_journal(raw):
+    run = RunFolder.begin(run_folder(raw), "r1", raw)
+    run.describe("hook.json", {"ledger": ledger(HOOK_COLUMNS, receipted=40)})
+    run.describe("restore.json", {"ledger": ledger(RESTORE_COLUMNS, restored=5, waiting=5)})
+    journal(run, [True] * 4)  # 20 frames: ten more than its table knew of
+    assert {row.name: row.frames for row in account(run.path).reasons} == {"interrupted": 20}
+
+
+def test_what_a_process_counted_is_kept_when_it_then_says_something_else(raw):
+    run = RunFolder.begin(run_folder(raw), "r1", raw)
+    run.describe("restore.json", {"ledger": ledger(RESTORE_COLUMNS, reference=5)})
+    run.describe("restore.json", {"backfill": {}})
+    run.describe("restore.json", {"backfill": {}})
+    assert account(run.path).offered == 5
+
+
+@pytest.mark.parametrize(("recorded", "interrupted"), [(2, 15), (4, 5), (5, 0), (1, 15)])
+def test_what_waited_in_a_process_that_was_killed_was_interrupted(raw, recorded, interrupted):
+    run = RunFolder.begin(run_folder(raw), "r1", raw)
+    run.describe("hook.json", {"ledger": ledger(HOOK_COLUMNS, receipted=30)})
+    run.describe("restore.json", {"ledger": ledger(RESTORE_COLUMNS, restored=5, waiting=15)})
+    path = run.path / "restore.json"
+    killed = {**json.loads(path.read_text()), "process": "another"}
+    path.write_text(json.dumps(killed))
+    run.describe("restore.json", {"ledger": ledger(RESTORE_COLUMNS, restored=5, waiting=5)})
+    journal(run, [True] * recorded)
+    found = account(run.path)
+    assert found.balanced and found.offered == 30
+    reasons = {row.name: row for row in found.reasons}
+    assert reasons["waiting"].frames == 5 and reasons["waiting"].meaning == "on its way when this was written"
+    assert (reasons["interrupted"].frames if interrupted else 0) == interrupted
+    assert ("interrupted" in reasons) == bool(interrupted)
+    if interrupted:
+        assert reasons["interrupted"].meaning == "with a restore process that ended before it was done"
+
+
+def test_what_waited_when_a_process_was_killed_is_interrupted_once_backfill_wrote(raw):
+    run = RunFolder.begin(run_folder(raw), "r1", raw)
+    run.describe("restore.json", {"ledger": ledger(RESTORE_COLUMNS, restored=5, waiting=15)})
+    assert [row.name for row in account(run.path).reasons] == ["waiting", "not recorded"]
+    run.describe("restore.json", {"backfill": {}})
+    assert [(row.name, row.frames) for row in account(run.path).reasons] == [("interrupted", 15), ("not recorded", 5)]
+
+
 @pytest.mark.parametrize("written", [(), ("hook",), ("restore",), ("journal",), ("hook", "journal")])
 def test_the_account_of_a_run_that_was_just_begun(raw, written):
     run = RunFolder.begin(run_folder(raw), "r1", raw)

@@ -119,7 +119,7 @@ def test_which_client_is_meant(keys, tmp_path):
     make_keys(tmp_path, ("one",))
     assert ClientKeys.read(tmp_path) == ClientKeys.read(tmp_path, "one")
     make_keys(tmp_path, ("two",))
-    with pytest.raises(WireError, match="holds the secrets of several clients, one, two; name one"):
+    with pytest.raises(WireError, match=r"holds the secrets of several clients, one, two; give a folder with server\.key"):
         ClientKeys.read(tmp_path)
 
 

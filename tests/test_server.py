@@ -10,7 +10,7 @@ import zmq
 from bare_clients import PACKAGE, BareHook, image, options, order, settled, status, until
 from tiny_packages import smoothing_facts, write_smoothing_package
 
-from live_restore.errors import EngineUnavailable, ModelError, WireError
+from live_restore.errors import EngineUnavailable, ImageError, ModelError, WireError
 from live_restore.frames import VolumeKey
 from live_restore.ledger import balanced
 from live_restore.models.package import open_package
@@ -39,7 +39,7 @@ def test_frames_go_in_and_restored_volumes_come_back(server):
     with BareHook(server.address, results="float32") as hook:
         hook.volume(stack)
         (restored,) = hook.back(1)
-        assert hook.welcome.credit == 5
+        assert hook.welcome.credit == 3
         assert [n for r in hook.receipts for n in r.sequences] == [0, 1, 2] and not any(r.refused for r in hook.receipts)
     assert restored.key == VolumeKey(0, "0", "GFP") and restored.pixels.shape == (3, 32, 40)
     np.testing.assert_allclose(restored.pixels, stack, rtol=1e-4)
@@ -342,7 +342,7 @@ def test_falling_behind_is_said_in_words(server):
         for beat in ({"taken": 100, "skipped": 0}, {"taken": 200, "skipped": 40}):
             hook.say(Beat("run", beat))
         warning = until(lambda: status(server.address, "run")["warnings"])[0]
-        assert warning.startswith("falling behind: restoring") and "40% are left for backfill" in warning
+        assert warning == "falling behind: nothing was restored in the last seconds; 40% are left for backfill"
         assert status(server.address, "run")["volumes"]["skipped"] == 40
 
 
@@ -411,6 +411,21 @@ def test_serve_tells_its_address_and_ends_when_told(tmp_path):
     assert not thread.is_alive()
 
 
+def test_models_are_warm_when_clients_can_come(tmp_path):
+    with Server(options(tmp_path, expected=(1, 32, 40))) as server, BareHook(server.address, results="float32") as hook:
+        assert server._models.of("GFP").warmed == {(1, 32, 40)}
+        hook.frame(image())
+        hook.back(1)
+
+
+def test_a_model_that_cannot_restore_what_is_expected_is_found_out_before_clients_come(tmp_path):
+    package = write_smoothing_package(tmp_path / "smooth3d", 3).path
+    ready = []
+    with pytest.raises(ImageError, match="restores z-stacks"):
+        serve(options(tmp_path, package=package, expected=(1, 32, 40)), ready.append)
+    assert not ready
+
+
 def test_a_silent_hook_is_called_so(server):
     hook = BareHook(server.address)
     hook.frame(image(), planes=2)
@@ -418,6 +433,37 @@ def test_a_silent_hook_is_called_so(server):
     hook.close()
     settled(server.address, incomplete=1)  # by the deadline
     until(lambda: status(server.address, "run")["state"] == "silent")
+
+
+def test_the_unfinished_volumes_of_many_runs_take_no_more_than_those_of_one(tmp_path):
+    with Server(options(tmp_path, max_waiting_bytes=100_000)) as server:
+        hooks = [BareHook(server.address, run=f"run{number}") for number in range(4)]
+        for hook in hooks:
+            hook.frame(image(shape=(100, 100)), planes=4)  # 80 kB each when whole, and 200 kB is the limit
+        refused = [receipt.refused for hook in hooks for receipt in hook.receipted(1)]
+        for hook in hooks:
+            hook.close()
+    assert [bool(why) for why in refused] == [False, False, True, True]
+    assert "the unfinished volumes of all runs take 0.0002 GB already" in refused[2]
+
+
+def test_nobody_prepares_for_volumes_that_would_be_refused(tmp_path):
+    absurd = {"shape": [32768, 32768], "planes": 60_000, "channels": [f"c{n}" for n in range(1000)]}
+    with Server(options(tmp_path)) as server, BareHook(server.address, plan=absurd) as hook:
+        hook.frame(image())
+        settled(server.address, restored=1)
+
+
+def test_restored_volumes_that_nobody_takes_do_not_fill_the_memory(tmp_path):
+    large = image(shape=(512, 512))
+    with (
+        Server(options(tmp_path, max_waiting_bytes=1_500_000, trust="none")) as server,
+        BareHook(server.address, results="float32") as hook,
+    ):
+        for time in range(150):  # 64 are kept at our end; nothing is read here
+            hook.frame(large, time_point=time)
+            until(lambda expected=time + 1: status(server.address, "run")["ledger"]["restored"] == expected)
+        assert status(server.address, "run")["volumes"]["not_sent_back"] > 0
 
 
 def test_volumes_sent_without_credit_are_refused_at_last(tmp_path):

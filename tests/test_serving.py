@@ -14,7 +14,7 @@ from bare_clients import PACKAGE, BareHook, image, options, settled, status, unt
 
 from live_restore.frames import FrameInfo, Volume, VolumeKey
 from live_restore.ledger import RESTORE_COLUMNS, Ledger, balanced
-from live_restore.records.runs import read_journal
+from live_restore.records.runs import RunFolder, read_journal
 from live_restore.records.sidecar import Sidecar
 from live_restore.restore.scheduler import Scheduler
 from live_restore.restore.volumes import Assembly
@@ -184,6 +184,76 @@ def test_a_channel_whose_model_is_gone_and_a_listener_that_fails_end_nothing():
     assert restoring.join(20)
     assert told == ["GFP", "channel 'none' has no model any more", "GFP"]
     assert restoring.ledger("run")["restored"] == 2 and "settled 3" in repr(restoring)
+
+
+def recorded(tmp_path, free, volumes=3, raw_elsewhere=False, **plan):
+    """Record volumes of one plane, (1, 32, 40), on a disk with so many bytes free; gives the run and its folder."""
+    raw = tmp_path / "cells_1"
+    raw.mkdir()
+    recording, run = Recording(tmp_path / "records", dict, free), a_run(raw=None if raw_elsewhere else str(raw), plan=plan)
+    recording.start()
+    for time in range(volumes):
+        run.ledger.take()
+        recording.write(run, a_volume(time), image(time)[None].astype(np.float32), {})
+    recording.finish(run)
+    recording.stop()
+    assert recording.join(20)
+    return run, run.folder
+
+
+RAW, RESTORED = 32 * 40 * 2, 32 * 40 * 4  # bytes
+
+
+def test_a_full_disk_is_kept_for_the_raw_frames_that_the_plan_announces(tmp_path):
+    free = iter([RESTORED + 110 * RAW, RESTORED + 109 * RAW, RESTORED + 109 * RAW]).__next__
+    run, folder = recorded(tmp_path, lambda place: free(), frames=103)  # 100 of them are still to come, and 1.1 as much room
+    assert [key.time for key in read_journal(folder)] == [0]
+    left = [event for event in RunFolder.open(folder).events() if event["event"] == "not_recorded"]
+    assert [event["time"] for event in left] == [1, 2]
+    assert left[0]["why"] == "0.3 MB are free, and 0.3 MB are kept for raw frames; the volume takes 0.0 MB"
+    warnings = run.status(0)["warnings"]
+    assert sum("the disk is kept for the raw frames" in warning for warning in warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "elsewhere"), [({}, False), ({"frames": 3}, False), ({"frames": 0}, False), ({"frames": 1000}, True)]
+)
+def test_some_room_is_kept_where_no_plan_tells_what_comes(tmp_path, plan, elsewhere):
+    free = iter([RESTORED + 10 * RAW, RESTORED + 10 * RAW - 1, RESTORED + 10 * RAW]).__next__
+    _, folder = recorded(tmp_path, lambda place: free(), raw_elsewhere=elsewhere, **plan)
+    assert [key.time for key in read_journal(folder)] == [0, 2]  # when there is room again, it goes on
+
+
+def test_a_disk_that_tells_nothing_is_tried(tmp_path):
+    def silent(folder):
+        raise OSError("no such call")
+
+    _, folder = recorded(tmp_path, silent, frames=10**12)
+    assert len(read_journal(folder)) == 3
+
+
+def test_the_frames_to_come_are_those_that_neither_side_has_taken():
+    run = a_run(plan={"frames": 100})
+    run.ledger.take(10)
+    assert run.to_come == 90
+    run.beat({"taken": 30}, 0)  # some were left out
+    assert run.to_come == 70
+    run.end({"taken": 40})
+    assert run.to_come == 0  # stopped by its user
+
+
+def test_models_are_warm_before_the_first_volume():
+    models = Models([ModelChoice("*", PACKAGE, "identity"), ModelChoice("GFP", PACKAGE, "identity")])
+    models.expect((1, 32, 40))
+    assert [models.of(channel).warmed for channel in ("GFP", "DAPI")] == [{(1, 32, 40)}] * 2
+    models.swap(ModelChoice("GFP", PACKAGE, "identity"))
+    assert models.of("GFP").warmed == {(1, 32, 40)}
+    models.seen("GFP", (1, 48, 48))
+    models.swap(ModelChoice("GFP", PACKAGE, "identity"))
+    assert models.of("GFP").warmed == {(1, 48, 48)}  # what comes counts, not what was expected
+    with pytest.raises(ValueError, match=r"volumes of shape \(0, 32, 40\) cannot be expected; give planes, rows and columns"):
+        models.expect((0, 32, 40))
+    models.close()
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", ""])

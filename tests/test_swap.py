@@ -12,6 +12,7 @@ from live_restore.models.facts import FrozenRange, Normalisation
 from live_restore.models.package import open_package
 from live_restore.records.runs import RunFolder, read_journal
 from live_restore.restorer import Restorer
+from live_restore.run_models import models_of, open_used
 from live_restore.server import ModelChoice, Server
 from live_restore.serving.models import Models
 from live_restore.wire.messages import Command, Hello
@@ -41,6 +42,9 @@ def test_a_model_is_changed_between_volumes(tmp_path):
     assert [line["said"]["provenance"]["model"] for line in read_journal(folder).values()] == ["CARE 2D demo", "smoothing 3x3"]
     (event,) = [each for each in RunFolder.open(folder).events() if each["event"] == "model changed"]
     assert event["loaded"]["model"] == "smoothing 3x3"
+    (used,) = models_of(RunFolder.open(folder), {})  # what was left out is restored by the model that is at work now
+    assert (used.package, used.engine, used.precision) == (package.absolute(), "openvino", "f32")
+    assert open_used(used).onnx_sha256 == after.provenance["sha256"]
 
 
 def test_a_channel_gets_a_model_of_its_own(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from live_restore.restore import windows
 from live_restore.restore.hot_pixels import HotPixels
 from live_restore.restore.noise import CameraNoise
 from live_restore.restore.trust import TrustCheck, regime, threshold
-from live_restore.restore.trust_words import notes, reasons
+from live_restore.restore.trust_words import doubts, notes, reasons
 from live_restore.restore.windows import KERNEL, Windows, halve, inside
 from live_restore.restorer import Restorer
+from live_restore.serving.checking import Checks, _warn
 
 SEED = 40_000_000
 PLAIN = CameraNoise(offset_adu=100.0, gain_adu_per_e=2.0, read_noise_e=1.5)
@@ -182,6 +184,57 @@ def test_structures_that_were_invented_or_erased_are_found_in_place():
     assert trust.map[0, 60, 140] > 42 and trust.map[0, 150, 40] < -42
     assert not trust.figures["trusted"]
     assert "the network removed a structure at (y=" in trust.figures["why"]
+    assert trust.figures["doubts"] == []
+
+
+def strong(places, shape=(12, 256, 256), size_px=2):
+    """Check a stack to which the network added a strong blob at each of these places, (z, y, x)."""
+    electrons = waves(shape)
+    shown = electrons.copy()
+    for z, y, x in places:
+        shown[z] += blob(shape[1:], y, x, size_px, 40)
+    return TrustCheck(PLAIN).check(expose(electrons), counts(shown)).figures
+
+
+def test_one_wrong_structure_in_a_stack_is_a_place_to_look_at():
+    figures = strong([(7, 120, 130)])
+    assert figures["trusted"] and figures["why"] == ""
+    assert 0 < figures["strong"] < 2e-4 and figures["strong_places"] == 1
+    (doubt,) = figures["doubts"]
+    place = figures["places"][0]
+    at = f"(y={place['y']}, x={place['x']}, plane 7)"
+    assert doubt.startswith(f"look at {at}: the network invented a structure, ") and doubt.endswith(
+        "standard deviations beyond noise"
+    )
+    assert (place["y"], place["x"]) == (pytest.approx(120, abs=2), pytest.approx(130, abs=2))
+
+
+def test_one_wrong_structure_that_reaches_through_planes_is_one_place():
+    figures = strong([(z, 120, 130) for z in (5, 6)])
+    assert figures["trusted"] and figures["strong_places"] == 1 and figures["strong_in_a_plane"] == 1
+
+
+@pytest.mark.parametrize(
+    ("places", "size_px"),
+    [
+        ([(7, 40, 50), (7, 120, 130), (7, 200, 210)], 2),  # three in one plane
+        ([(1, 40, 50), (5, 120, 130), (9, 200, 210)], 2),  # one for every 512 x 512 pixels
+        ([(7, 120, 130)], 6),  # a large one
+    ],
+    ids=["in_one_plane", "in_many_planes", "large"],
+)
+def test_wrong_structures_that_add_up_are_a_reason(places, size_px):
+    figures = strong(places, size_px=size_px)
+    assert not figures["trusted"] and figures["doubts"] == []
+    assert figures["raised"] < 0.005
+    assert figures["why"].endswith("; so it did in 3 places") is (len(places) == 3)
+    assert "the network invented a structure at (y=" in figures["why"]
+
+
+def test_one_wrong_structure_in_a_single_plane_is_a_reason():
+    figures = strong([(0, 120, 130)], (1, 512, 512), size_px=1.2)
+    assert figures["strong_places"] == 1 and not figures["trusted"]
+    assert strong([(0, 120, 130)], (1, 1024, 1024), size_px=1.2)["doubts"]
 
 
 def test_much_that_is_wrong_is_said_in_per_cent():
@@ -307,6 +360,52 @@ def test_bright_pixels_that_stand_alone_are_left_out_at_once():
     assert TrustCheck(PLAIN).check(raw, counts(electrons)).figures["raised"] < 1e-3
 
 
+@pytest.mark.parametrize("noise", [PLAIN, None], ids=["calibrated", "estimated"])
+def test_dark_pixels_that_stand_alone_are_left_out_at_once(noise):
+    electrons = waves((1, 256, 256), 20, 60)
+    raw = expose(electrons)
+    raw[0, ::16, ::16] -= 100
+    figures = TrustCheck(noise).check(raw, counts(electrons)).figures
+    assert figures["raised"] < 1e-3 and figures["strong_places"] == 0
+
+
+def outcome(channel, raw, restored):
+    """What the restore thread hands to the check thread, as far as the check looks at it."""
+    volume = SimpleNamespace(run="run", key=SimpleNamespace(channel=channel), pixels=raw)
+    restorer = SimpleNamespace(normalisation=SimpleNamespace(output="counts"), facts=SimpleNamespace(light_levels={}))
+    provenance = {"guarded": False}
+    return SimpleNamespace(
+        volume=volume, pixels=restored, slab=None, served=SimpleNamespace(restorer=restorer), provenance=provenance
+    )
+
+
+def test_channels_of_a_run_share_what_is_known_of_the_camera():
+    electrons, checks = waves((4, 128, 128)), Checks(PLAIN)
+    raw = expose(electrons)
+    raw[:, ::16, ::16] += 200
+    for _ in range(2):
+        checks.check(outcome("GFP", raw, counts(electrons)))
+    assert checks.check(outcome("RFP", raw, counts(electrons))).figures["hot"] >= 62
+    # other pixels, of another shape
+    assert checks.check(outcome("RFP", raw[:, :64], counts(electrons)[:, :64])).figures["hot"] == 0
+    assert checks.check(outcome("GFP", raw, counts(electrons))).figures["hot"] >= 62
+
+
+def test_doubts_are_a_mild_warning_of_the_channel():
+    warnings = {}
+    run = SimpleNamespace(warn=warnings.__setitem__, unwarn=lambda about: warnings.pop(about, None))
+    one = outcome("GFP", None, None)
+    for number in (1, 2):
+        _warn(run, one, {"trusted": True, "doubts": [f"look at {number}", "look there", "and there"]})
+    (said,) = warnings.values()
+    assert "look at 2; look there" in said and "and there" not in said and "trust" not in said
+    _warn(run, one, {"trusted": False, "why": "too dim", "doubts": []})
+    (said,) = warnings.values()
+    assert "do not trust" in said
+    _warn(run, one, {"trusted": True, "doubts": []})
+    assert not warnings
+
+
 def test_pixels_that_stand_alone_again_and_again_are_remembered():
     electrons = waves((4, 128, 128))
     check, rng = TrustCheck(PLAIN), np.random.default_rng(0)
@@ -416,10 +515,21 @@ def test_regime():
 def test_reasons_and_notes_are_sentences():
     place = {"z": 0, "y": 312, "x": 88, "scale_px": 2, "score": -12.3, "sign": "invented"}
     figures = {"raised": 0.021, "places": [place], "broken": 0, "slope": 1.0, "saturated": 0.0, "sd_z": {"1": 1.0}}
-    assert reasons(figures) == ["the network removed or invented structure on 2.1 % of the image, most at (y=312, x=88)"]
+    figures |= {"strong": 2e-5, "strong_places": 1, "strong_in_a_plane": 1}
+    assert reasons(figures, 512**2) == [
+        "the network removed or invented structure on 2.1 % of the image, most at (y=312, x=88)"
+    ]
     few = {**figures, "raised": 1e-4}
-    assert reasons(few) == ["the network invented a structure at (y=312, x=88), 12 standard deviations beyond noise"]
-    assert reasons({**few, "places": []}) == []
+    assert reasons(few, 512**2) == ["the network invented a structure at (y=312, x=88), 12 standard deviations beyond noise"]
+    assert reasons(few, 12 * 512**2) == []
+    assert reasons({**few, "strong": 3e-4}, 12 * 512**2)
+    assert reasons({**few, "strong_places": 4, "strong_in_a_plane": 3}, 12 * 512**2)
+    assert reasons({**few, "strong": 0.0, "strong_places": 0, "strong_in_a_plane": 0, "places": []}, 512**2) == []
+    there = {**place, "z": 11, "score": 22.1, "sign": "erased"}
+    assert doubts([there]) == [
+        "look at (y=312, x=88, plane 11): the network removed a structure, 22 standard deviations beyond noise"
+    ]
+    assert doubts([]) == [] and len(doubts([there] * 5)) == 3
     assert notes(figures, "why not") == ["why not"]
 
 

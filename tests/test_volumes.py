@@ -34,6 +34,16 @@ def test_planes_come_in_any_order(order):
     assert assembly.frames == 0 and not volume.pixels.flags.writeable
 
 
+def test_no_end_of_unfinished_volumes(monkeypatch):
+    monkeypatch.setattr("live_restore.restore.volumes._MOST_GATHERING", 3)
+    assembly = Assembly()
+    for position in "abc":
+        assembly.add(frame(0, planes=2, position=position), 0)
+    with pytest.raises(ValueError, match="3 volumes are unfinished, which is the limit"):
+        assembly.add(frame(0, planes=2, position="d"), 0)
+    assert assembly.add(frame(1, planes=2, position="a"), 0) and assembly.add(frame(0, planes=2, position="d"), 0) == []
+
+
 def test_a_single_plane_is_not_copied():
     only = frame(planes=1)
     (volume,) = Assembly().add(only, 0)

@@ -91,8 +91,9 @@ class Callbacks:
         def process(image: Any, metadata: Any, *queue: Any) -> Any:
             self.moved()
             self.taken += 1
-            self.due.pop(axes_key(metadata.get("Axes", {})), None)
             result = (image, metadata) if user is None else self._processed(user, image, metadata, queue)
+            if self._python or result is None:  # the Java backend's other frames still come to the hook, as saved ones
+                self.due.pop(axes_key(metadata.get("Axes", {})), None)
             if self._python:
                 self._hook(*((image, metadata) if result is None else result))
             return result
@@ -120,8 +121,8 @@ class Callbacks:
 
         def saved(axes: Any, dataset: Any, *queue: Any) -> None:
             if not self._python:
-                self.due.pop(axes_key(axes), None)
                 self._hook.saved(axes, dataset)
+                self.due.pop(axes_key(axes), None)
             if user is not None:
                 try:
                     user(axes, dataset, *queue)

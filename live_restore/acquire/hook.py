@@ -8,6 +8,7 @@ never touches a pixel. It does not know what becomes of a frame, nor what is beh
 import atexit
 import functools
 import logging
+import os
 import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -122,7 +123,7 @@ class RestoreHook:
         self._sender = Sender(caller, self.restored.put, self.restored.end, self.warn, limit_bytes)
         self._clerk = Clerk(self._describe, self.warn)
         self._closed = False
-        self._at_exit = functools.partial(_close, weakref.ref(self))
+        self._at_exit = functools.partial(_close, weakref.ref(self), os.getpid())
         atexit.register(self._at_exit)
 
     # --- what the acquisition calls -----------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ class RestoreHook:
             now, run = _now(), self._running()
             path = getattr(dataset, "path", None)
             if run.raw is None and path:
-                run.raw = Path(path)
+                run.raw = Path(path).absolute()
             if not self._processes:  # else the same frame came as image_process_fn
                 self._take_saved(axes, dataset, run, now)
 
@@ -444,7 +445,7 @@ def _begin(run: LiveRun, image: NDArray[np.integer[Any]], said: Said) -> None:
 
 def _now() -> Moment:
     """Take the time, by the monotonic clock and by that on the wall, in nanoseconds."""
-    return time.monotonic_ns(), time.time_ns()
+    return time.perf_counter_ns(), time.time_ns()
 
 
 def _merged(read: Stage | None, said: Stage | None) -> Stage | None:
@@ -454,9 +455,9 @@ def _merged(read: Stage | None, said: Stage | None) -> Stage | None:
     return tuple(b if a is None else a for a, b in zip(read, said, strict=True))  # type: ignore[return-value]
 
 
-def _close(hook: "weakref.ref[RestoreHook]") -> None:
-    """At the end of the interpreter: what was not closed is, without waiting for long."""
+def _close(hook: "weakref.ref[RestoreHook]", process: int) -> None:
+    """At the end of the interpreter: what was not closed is, without waiting for long; but not at that of a forked child."""
     left = hook()
-    if left is not None:
+    if left is not None and os.getpid() == process:
         left.drain_s = min(left.drain_s, 1.0)
         left.close()

@@ -52,7 +52,8 @@ class LiveRun:
 
     def __init__(self, name: str | None, raw: Path | None, plan: Plan, results: Results = "none") -> None:
         self.name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-        self.raw, self.plan, self.results = raw, plan, results
+        self.raw = None if raw is None else raw.absolute()  # the restore process has a working folder of its own
+        self.plan, self.results = plan, results
         self.ledger = Ledger(HOOK_COLUMNS)
         self.warnings: list[str] = []
         self.begun = self.ended = False

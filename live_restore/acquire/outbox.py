@@ -120,6 +120,8 @@ class Outbox:
         """Keep a frame that `take` said yes to until it can go out."""
         place = (frame.info.run, frame.info.key)
         light = frame.info.key.light
+        if place[0] not in self._ledgers:  # the run was closed meanwhile, and has settled it
+            return
         if self._held[light] + frame.pixels.nbytes > self._limit_bytes:
             self._give_up(place, "lost", FULL)
         volume = self._volumes.get(place)
@@ -131,8 +133,9 @@ class Outbox:
 
     def spoil(self, run: str, key: VolumeKey, why: str) -> None:
         """Give a volume up, because a frame that `take` said yes to cannot be had."""
-        self._give_up((run, key), "lost", why)
-        self._settle((run, key), 0, "lost")
+        if run in self._ledgers:
+            self._give_up((run, key), "lost", why)
+            self._settle((run, key), 0, "lost")
 
     def next(self) -> FrameSent | Abandon | None:
         """Give what to send now, and count it as on its way; None if there is nothing, or nobody to send it to."""
@@ -205,8 +208,10 @@ class Outbox:
                 self._give_up(place, "lost" if self.attached else "unattached", FULL if self.attached else _NOBODY)
 
     def close(self, run: str) -> None:
-        """Forget a run of which everything is settled."""
-        self._ledgers.pop(run, None)
+        """Forget a run of which everything is settled, but for what was taken and not put yet: that is lost."""
+        ledger = self._ledgers.pop(run, None)
+        if ledger is not None and (left := ledger["waiting"]):
+            ledger.settle("lost", left)
         for place in [place for place in self._volumes if place[0] == run]:
             del self._volumes[place]
         self._unanswered = {place for place in self._unanswered if place[0] != run}

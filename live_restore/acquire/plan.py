@@ -15,6 +15,8 @@ from live_restore.frames import VolumeKey
 _MOST_OPEN = 1000
 # Volumes of lists whose planes are known; a list that promises more has its counts forgotten from the oldest on.
 _MOST_KNOWN = 200_000
+# Events of lists that were neither drawn nor taken yet.
+_MOST_DUE = 1_000_000
 
 Sort = tuple[str, str]
 
@@ -65,6 +67,7 @@ class Plan:
         self.longest_pause_s = 0.0
         self._said = planes
         self._known: dict[VolumeKey, int] = {}
+        self._due: dict[tuple[VolumeKey, int | None], None] = {}  # of lists, until it is drawn or its frame comes
         self._seen: dict[Sort, _Seen] = {}
         self._times: set[int] = set()
         self._positions: dict[str, None] = {}
@@ -80,7 +83,8 @@ class Plan:
         """Learn from a list: everything that it holds is known before the first frame.
 
         A list may hold whole volumes, or be one of many lists that bring a plane each. A volume of which a list holds a
-        single plane of a z axis is therefore learned as if its event came alone.
+        single plane of a z axis is therefore learned as if its event came alone. Where the same events are drawn one by one
+        afterwards, `promise` passes them over.
         """
         volumes: dict[VolumeKey, dict[int | None, Promise]] = {}
         with self._lock:
@@ -93,11 +97,17 @@ class Plan:
                     self._step(list(planes.values())[:2])
                 else:
                     self._learn(key, next(iter(planes)))
+                if len(volumes) > 1 or len(planes) > 1:  # a list of one event is never drawn again
+                    self._due.update(dict.fromkeys((key, z) for z in planes))
             _forget(self._known, _MOST_KNOWN)
+            _forget(self._due, _MOST_DUE)
 
     def promise(self, promise: Promise) -> None:
-        """Learn from one event that is drawn; those behind it are unknown."""
+        """Learn from one event that is drawn; those behind it are unknown. What a list promised already is no news."""
         with self._lock:
+            if (promise.key, promise.z) in self._due:
+                del self._due[promise.key, promise.z]
+                return
             self._mapping = None if self._whole else self._mapping
             self._whole = False
             self._count(promise)
@@ -106,6 +116,7 @@ class Plan:
     def met(self, key: VolumeKey, z: int | None) -> None:
         """Learn from a frame, where nobody showed the events."""
         if self.frames:
+            self._due.pop((key, z), None)
             return
         with self._lock:
             self._whole = False
@@ -152,7 +163,8 @@ class Plan:
         if promise.start_s is not None:
             self.longest_pause_s = max(self.longest_pause_s, promise.start_s - (self._last_start or 0.0))
             self._last_start = promise.start_s
-            self._starts.setdefault(promise.key.time, promise.start_s)
+            if len(self._starts) < _MOST_KNOWN:
+                self._starts.setdefault(promise.key.time, promise.start_s)
         key = promise.key
         if len(self._times) < _MOST_KNOWN:
             self._times.add(key.time)
@@ -179,6 +191,6 @@ class Plan:
             self._z_step_um = round(abs(two[1].z_um - two[0].z_um), 6) or None
 
 
-def _forget(table: dict[VolumeKey, Any], most: int) -> None:
+def _forget(table: dict[Any, Any], most: int) -> None:
     while len(table) > most:
         table.pop(next(iter(table)))

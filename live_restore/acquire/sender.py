@@ -215,7 +215,7 @@ class Sender:
 
     def _restored(self, message: RestoredSent) -> None:
         self._quiet_since_s = time.monotonic()
-        latency_ms = (time.monotonic_ns() - message.captured_ns) / 1e6
+        latency_ms = (time.perf_counter_ns() - message.captured_ns) / 1e6
         self._got(
             LiveRestored(
                 message.run,

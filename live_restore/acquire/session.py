@@ -191,7 +191,10 @@ class Session:
                 self._hook.end_run(0.0)
 
     def _is_taken(self) -> bool:
-        return self._engine.saved if self._engine.python_backend else not self._is_due()
+        if self._engine.python_backend:
+            return self._engine.saved
+        # what was saved need not have come to the hook yet: word of it, and the frame itself, come in threads of their own
+        return len(self._callbacks.due) <= self._callbacks.cancelled
 
     def _is_stuck(self) -> bool:
         waits_for_script = not self._is_due() and (self._drawing or (self._in_body and not self._marked))

@@ -193,7 +193,7 @@ _CASES: dict[str, tuple[Callable[[str], Any], Callable[[Any, str], Any]]] = {
 def _hook(folder: Path, quick: bool, say: Say) -> tuple[Table, Any]:
     frames, turns = (40, 1) if quick else (200, 5)
     figures: dict[str, list[dict[str, Any]]] = {"without": [], "with, nobody listening": [], "with, restored (identity)": []}
-    with _serving([_CARE], *_IDENTITY) as server:
+    with _serving(folder, [_CARE], *_IDENTITY) as server:
         addresses = ("", f"tcp://127.0.0.1:{_free_port()}", server.where)
         for turn in range(turns):
             for (name, found), address in zip(figures.items(), addresses, strict=True):
@@ -225,7 +225,7 @@ def _latency(folder: Path, quick: bool, say: Say) -> tuple[Table, Any]:
     frames = 50 if quick else 500
     figures = {}
     for check in ("none", "newest"):
-        with _serving([_CARE], *_IDENTITY, "--trust", check) as server:
+        with _serving(folder, [_CARE], *_IDENTITY, "--trust", check) as server:
             for side, rate_hz in ((512, 30.0), (2048, 3.0)):
                 say(f"latency: frames of {side}x{side} at {rate_hz:g} Hz, identity engine, trust check: {check}")
                 number = frames if side == 512 else frames // 5
@@ -239,7 +239,7 @@ def _deepcad(folder: Path, quick: bool, say: Say) -> tuple[Table, Any]:
     figures = {}
     for precision in ("f32", "bf16"):
         # one volume may wait: whoever watches wants the newest, and the others are left for backfill
-        with _serving([_CARE], "--precision", precision, "--max-waiting", "1", "--trust", "newest") as server:
+        with _serving(folder, [_CARE], "--precision", precision, "--max-waiting", "1", "--trust", "newest") as server:
             say(f"490x490 at 30 Hz through a CARE network, {precision}: {frames} frames")
             options = {"address": server.where, "side": 490, "frames": frames, "rate_hz": 30.0}
             figures[f"490x490 at 30 Hz, CARE 3x3, 16 filters, {precision}"] = measure("latency", options, _HANG_S)
@@ -295,8 +295,8 @@ def _trust(folder: Path, quick: bool, say: Say) -> tuple[Table, Any]:
 
 
 @contextmanager
-def _serving(models: Sequence[str], *options: str) -> Iterator[Child]:
-    server = start_restore_process(models, *options)
+def _serving(folder: Path, models: Sequence[str], *options: str) -> Iterator[Child]:
+    server = start_restore_process(models, "--records", str(folder / "records"), *options)
     try:
         yield server
     finally:

@@ -71,7 +71,7 @@ class _Peer:
         return done / (now - begun)
 
     def _say(self, pixels: NDArray[np.uint16]) -> None:
-        info = FrameInfo("bench", next(self._numbers), VolumeKey(), captured_ns=time.monotonic_ns())
+        info = FrameInfo("bench", next(self._numbers), VolumeKey(), captured_ns=time.perf_counter_ns())
         while not self.caller.send(FrameSent(Frame(pixels, info))):
             self.caller.receive(1000)
 

@@ -77,11 +77,13 @@ def account(folder: Path) -> Account:
         If it is no run folder.
     """
     opened = RunFolder.open(folder)
-    hook, restore = (_ledger(opened.described(name)) for name in (HOOK, RESTORE))
+    hook, restore = _ledger(opened.described(HOOK)), _ledger(opened.described(RESTORE), unfinished="interrupted")
     live, later = _journal(folder)
-    offered = hook.get("taken", restore.get("taken", live.frames + later.frames))
     ends = [live, later, *(Row(n, RESTORE_COLUMNS[n], restore.get(n, 0)) for n in ("reference", "without_model"))]
-    rest = offered - sum(row.frames for row in ends)
+    ended = sum(row.frames for row in ends)
+    # without the hook's word, the restore process knows only of what it was sent, and backfill finds more in the raw dataset
+    offered = hook["taken"] if "taken" in hook else max(restore.get("taken", 0), ended)
+    rest = offered - ended
     rows = (*ends, Row("not restored", "backfill restores what the raw dataset holds of it", max(0, rest)))
     problems = [*_unbalanced("hook", hook), *_unbalanced("restore process", restore)]
     if rest < 0:
@@ -89,13 +91,20 @@ def account(folder: Path) -> Account:
     return Account(offered, rows, _reasons(hook, restore, live.frames), tuple(problems))
 
 
-def _ledger(said: Mapping[str, Any]) -> Counter[str]:
-    """Add the table of the process that wrote last to those of the ones before it; empty if nobody wrote."""
-    total: Counter[str] = Counter()
-    for counts in (said.get("ledger"), *(said.get("earlier") or ())):
-        if isinstance(counts, dict):
-            total.update({name: n for name, n in counts.items() if isinstance(n, int)})
+def _ledger(said: Mapping[str, Any], unfinished: str = "waiting") -> Counter[str]:
+    """Add the table of the process that wrote last to those of the ones before it; empty if nobody wrote.
+
+    What waited in one of those before is told as `unfinished`: it waits no longer.
+    """
+    total = _counts(said.get("ledger"))
+    for counts in said.get("earlier") or ():
+        before = _counts(counts)
+        total.update({unfinished if name == "waiting" else name: n for name, n in before.items()})
     return total
+
+
+def _counts(said: object) -> Counter[str]:
+    return Counter({name: n for name, n in said.items() if isinstance(n, int)} if isinstance(said, dict) else {})
 
 
 def _journal(folder: Path) -> tuple[Row, Row]:
@@ -113,7 +122,13 @@ def _journal(folder: Path) -> tuple[Row, Row]:
 
 
 def _reasons(hook: Mapping[str, int], restore: Mapping[str, int], recorded: int) -> tuple[Row, ...]:
-    interrupted = max(0, hook.get("receipted", 0) - restore.get("taken", 0))
+    # a killed process' table is older than its journal: what only the journal knows of neither waits nor was interrupted
+    unseen = max(0, recorded - restore.get("restored", 0))
+    before = min(unseen, restore.get("interrupted", 0))
+    still = min(unseen - before, restore.get("waiting", 0))
+    restore = {**restore, "waiting": restore.get("waiting", 0) - still}
+    untaken = max(0, hook.get("receipted", 0) - restore.get("taken", 0) - (unseen - before - still))
+    interrupted = restore.get("interrupted", 0) - before + untaken
     found = [(name, HOOK_COLUMNS, hook.get(name, 0)) for name in _OPEN_AT_HOOK]
     found += [(name, RESTORE_COLUMNS, restore.get(name, 0)) for name in _OPEN_AT_RESTORE]
     found += [("interrupted", {}, interrupted), ("not recorded", {}, max(0, restore.get("restored", 0) - recorded))]

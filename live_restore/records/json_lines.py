@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import time
 from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
@@ -16,6 +17,8 @@ from threading import Lock
 from typing import Any, Self
 
 _TAIL_BYTES = 1 << 16
+# On Windows a file cannot be replaced while somebody reads it: try again for about a second.
+_REPLACE_TRIES, _REPLACE_PAUSE_S = 100, 0.01
 
 
 class JsonLines:
@@ -92,7 +95,20 @@ def rewrite_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(json.dumps(plain(line), allow_nan=False).encode() + b"\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)
+    put(new, path)
+
+
+def put(new: Path, path: Path) -> None:
+    """Put a file in the place of another; on Windows that waits until nobody reads the old one, a second at most."""
+    for trial in range(_REPLACE_TRIES):
+        try:
+            new.replace(path)
+        except PermissionError:
+            if trial == _REPLACE_TRIES - 1:
+                raise
+            time.sleep(_REPLACE_PAUSE_S)
+        else:
+            return
 
 
 def plain(said: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, Self
 from live_restore import __version__
 from live_restore.errors import ImageError
 from live_restore.frames import VolumeKey
-from live_restore.records.json_lines import JsonLines, plain, read_lines
+from live_restore.records.json_lines import JsonLines, plain, put, read_lines
 from live_restore.records.names import stem
 
 Role = Literal["hook", "restore"]
@@ -37,7 +37,7 @@ JOURNAL = "volumes.jsonl"
 _EVENTS = {"restore": "events.jsonl", "hook": "events_hook.jsonl"}
 # So many folders of one name are tried before giving up.
 _MOST_FOLDERS = 1000
-# On Windows a file cannot be replaced while somebody reads it: try again for about a second.
+# On Windows a file cannot be read while it is being replaced: try again for about a second.
 _REPLACE_TRIES, _REPLACE_PAUSE_S = 100, 0.01
 
 
@@ -133,7 +133,7 @@ class RunFolder:
         if name not in {RUN, HOOK, RESTORE}:
             raise ValueError(f"a run folder describes {RUN}, {HOOK} and {RESTORE}, not {name!r}")
         with self._replacing:
-            kept = dict(said) if name == RUN else {**said, **self._earlier(name)}
+            kept = dict(said) if name == RUN else {**said, **self._earlier(name, said)}
             replace(self.path / name, kept)
 
     def described(self, name: Described) -> dict[str, Any]:
@@ -169,11 +169,11 @@ class RunFolder:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _earlier(self, name: Described) -> dict[str, Any]:
+    def _earlier(self, name: Described, said: Mapping[str, Any]) -> dict[str, Any]:
         """Say which process writes, and what those before it had counted."""
         before = self.described(name)
         earlier = list(before.get("earlier") or [])
-        if before.get("process") not in {None, _process()} and "ledger" in before:
+        if "ledger" in before and ("ledger" not in said or before.get("process") not in {None, _process()}):
             earlier.append(before["ledger"])
         return {"process": _process(), **({"earlier": earlier} if earlier else {})}
 
@@ -189,23 +189,11 @@ def replace(path: Path, said: Mapping[str, Any]) -> None:
     new = path.with_name(f".{path.name}.new")
     try:
         _write(new, said)
-        _put(new, path)
+        put(new, path)
     except BaseException:
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise
-
-
-def _put(new: Path, path: Path) -> None:
-    for trial in range(_REPLACE_TRIES):
-        try:
-            new.replace(path)
-        except PermissionError:
-            if trial == _REPLACE_TRIES - 1:
-                raise
-            time.sleep(_REPLACE_PAUSE_S)
-        else:
-            return
 
 
 def software(*packages: str) -> dict[str, str]:

@@ -4,9 +4,8 @@ Receives volumes by key, in any order; hands on one OME-Zarr group per position,
 safely on disk. What the journal names can be read, whatever happened since. It does not know who restored the volumes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import KeysView, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -69,18 +68,17 @@ class Sidecar:
         self._lock = FileLock(folder / _LOCK, f"the sidecar in {folder}")
         try:
             self._groups = _open_groups(folder)
-            self._lines = _readable(folder, self._groups)
+            self._written = dict.fromkeys(_readable(folder, self._groups))  # a set that keeps the order
         except BaseException:
             self._lock.close()
             raise
         self._journal = JsonLines(folder / JOURNAL)
-        self._written: dict[VolumeKey, Said] = {key: line["said"] for key, line in self._lines.items()}
         self._touched: set[str] = set()
 
     @property
-    def written(self) -> Mapping[VolumeKey, Said]:
-        """The volumes that are safely on disk, and what was said of each; a view that follows."""
-        return MappingProxyType(self._written)
+    def written(self) -> KeysView[VolumeKey]:
+        """The volumes that are safely on disk; a view that follows. What was said of each is in the journal alone."""
+        return self._written.keys()
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -119,7 +117,7 @@ class Sidecar:
         stored = {"planes": len(volume), "low": float(volume.min()), "high": float(volume.max())}
         line = {**volume_words(key), **stored, "said": kept}
         self._journal.append(line, durable=True)
-        self._lines[key], self._written[key] = plain(line), kept
+        self._written[key] = None
         self._touched.add(key.position)
         return group.path
 
@@ -138,8 +136,9 @@ class Sidecar:
     def close(self) -> None:
         """Say in the groups what is known now, and let others write; a second time is fine."""
         try:
+            lines = read_journal(self.folder) if self._touched else {}
             for position in sorted(self._touched):
-                self._complete(position)
+                self._complete(position, lines)
             self._touched.clear()
         finally:
             self._journal.close()
@@ -199,8 +198,8 @@ class Sidecar:
             name = f"{first}_{number}{_SUFFIX}"
         return name
 
-    def _complete(self, position: str) -> None:
-        lines = sorted((key, line) for key, line in self._lines.items() if key.position == position)
+    def _complete(self, position: str, journal: Mapping[VolumeKey, Mapping[str, Any]]) -> None:
+        lines = sorted((key, line) for key, line in journal.items() if key.position == position)
         extremes: dict[str, tuple[float, float]] = {}
         for key, line in lines:
             low, high = line.get("low"), line.get("high")

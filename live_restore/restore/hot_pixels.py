@@ -1,8 +1,8 @@
 """Pixels that stand out alone: found in the data, remembered from volume to volume.
 
 Receives, plane by plane, residuals weighted by their inverse variance; hands on which pixels to leave out. No structure is as
-narrow as one pixel: light that went through an objective spreads, and a quarter of it or more reaches the neighbours.
-It does not know calibrations.
+narrow as one pixel: light that went through an objective spreads, and a quarter of it or more reaches the neighbours. Noisy
+pixels of a camera without calibration stand out to either side. It does not know calibrations.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 Places = NDArray[np.intp]
 
-# A pixel this far out is looked at, and one this far out is left out at once if it is too bright.
+# A pixel this far out is looked at, and one this far out is left out at once, too bright or too dark.
 _LOOK_SD = 4.0
 _OUT_SD = 5.0
 # Neighbours deviate by less than this share of it: 0.37 to 0.49 were light, for a point spread of sigma 0.8 to 1 pixel.
@@ -73,8 +73,8 @@ def standing_out(weighted: FloatArray, weight: FloatArray, square: FloatArray) -
     -------
     alone : ndarray, (N,)
         Flat indices of pixels that are too bright or too dark, by 4 sd or more, alone.
-    bright : ndarray, (M,)
-        Those of them that are too bright by 5 sd or more: to be left out at once.
+    far : ndarray, (M,)
+        Those of them that stand out by 5 sd or more: to be left out at once.
     """
     np.multiply(weighted, weighted, out=square)
     np.subtract(square, _LOOK_SD**2 * weight, out=square)
@@ -85,4 +85,4 @@ def standing_out(weighted: FloatArray, weight: FloatArray, square: FloatArray) -
     neighbours = flat[around].sum(axis=1) / np.maximum(flat_weight[around].sum(axis=1), 1e-20)
     lonely = neighbours * np.sign(residual) < _NEIGHBOURS_SHARE * np.abs(residual)
     places, residual = places[lonely], residual[lonely]
-    return places, places[(residual > 0) & (residual * residual * flat_weight[places] > _OUT_SD**2)]
+    return places, places[residual * residual * flat_weight[places] > _OUT_SD**2]

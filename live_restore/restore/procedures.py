@@ -4,7 +4,7 @@ Receives counts (C, Z, Y, X), a factor, and a network; hands on a finer stack. A
 of CSBDeep (Weigert et al. 2018), with the tiles that IsotropicCARE lacks there. It does not know which model runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from live_restore.intensity import IntensityRange, Pixels
 from live_restore.restore.pipeline import Network, Progress, no_progress, restore
 
 FloatArray = NDArray[np.float32]
+Spacing = tuple[float | None, float | None, float | None]  # (z, y, x), µm
 
 
 def interpolate_z(pixels: Pixels, z_factor: float) -> FloatArray:
@@ -41,6 +42,24 @@ def interpolate_z(pixels: Pixels, z_factor: float) -> FloatArray:
         weight = np.float32(place - below)
         result[:, z] = (1 - weight) * pixels[:, below] + weight * pixels[:, above]
     return result
+
+
+def finer_spacing(spacing: Spacing, raw: Sequence[int], restored: Sequence[int], *, interpolated: bool) -> Spacing:
+    """Say how far apart the restored pixels are, where there are more of them than raw ones.
+
+    Parameters
+    ----------
+    spacing : (z, y, x)
+        Of the raw pixels; None where nobody knows.
+    raw, restored : (Z, Y, X)
+        Shapes.
+    interpolated : bool
+        Whether planes were made finer before the network: then both end planes stay where they are.
+    """
+    z, y, x = (size * old / new if size is not None else None for size, old, new in zip(spacing, raw, restored, strict=True))
+    if interpolated and spacing[0] is not None and restored[0] > raw[0] > 1:
+        z = spacing[0] * (raw[0] - 1) / (restored[0] - 1)
+    return z, y, x
 
 
 def finer_planes(planes: int, z_factor: float) -> int:

@@ -20,8 +20,8 @@ from scipy.special import ndtri
 from live_restore.restore.consistency import Consistency, Sensor
 from live_restore.restore.hot_pixels import HotPixels
 from live_restore.restore.noise import CameraNoise, estimate_noise, follow_noise
-from live_restore.restore.trust_words import notes, reasons, regime
-from live_restore.restore.volume_check import Findings, VolumeCheck
+from live_restore.restore.trust_words import doubts, notes, reasons, regime
+from live_restore.restore.volume_check import BEYOND_DOUBT, Findings, VolumeCheck
 
 __all__ = ["FALSE_AREA", "SCALES_PX", "Trust", "TrustCheck", "regime", "threshold"]
 
@@ -131,7 +131,8 @@ class TrustCheck:
         return self._sensor
 
     def _figures(self, found: Findings, sensor: Sensor, broken: int, left_out: int) -> dict[str, Any]:
-        raised = np.count_nonzero(np.abs(found.map) >= round(10 * self.threshold)) / found.map.size
+        size = np.abs(found.map)
+        raised, strong = (np.count_nonzero(size >= round(10 * z)) / size.size for z in (self.threshold, BEYOND_DOUBT))
         peak, efficiency = max(0.0, found.peak_e), sensor.noise.quantum_efficiency
         deviation = float(np.sqrt(peak + sensor.typical_variance_e2))
         figures: dict[str, Any] = {
@@ -140,6 +141,9 @@ class TrustCheck:
             "background_e": _rounded(found.background_e),
             "peak_photons": _rounded(peak / efficiency) if efficiency else None,
             "raised": _rounded(raised),
+            "strong": _rounded(strong),
+            "strong_places": len(found.strong),
+            "strong_in_a_plane": found.strong_in_a_plane,
             "sd_z": self._per_scale(found.rms),
             "slope": _rounded(found.line.slope),
             "offset": _rounded(found.line.offset),
@@ -154,8 +158,9 @@ class TrustCheck:
             "broken": broken,
             "places": found.places,
         }
-        why = reasons(figures)
-        return figures | {"notes": notes(figures, sensor.why), "trusted": not why, "why": "; ".join(why)}
+        why = reasons(figures, found.map.size)
+        verdict = {"trusted": not why, "why": "; ".join(why), "doubts": [] if why else doubts(found.strong)}
+        return figures | {"notes": notes(figures, sensor.why)} | verdict
 
     def _per_scale(self, values: list[float]) -> dict[str, float]:
         return {str(scale): _rounded(value) for scale, value in zip(self.scales_px, values, strict=True)}

@@ -1,16 +1,20 @@
 """What the trust figures mean, in plain sentences for the screen.
 
-Receives figures; hands on reasons not to trust, notes, and whether the light is what the model was trained for. It does
-not know images.
+Receives figures; hands on reasons not to trust, places to look at, notes, and whether the light is what the model was
+trained for. It does not know images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # From this share of the area raised, the restored image is not to be trusted: five times what honest networks show.
 _TOO_MUCH_RAISED = 0.005
-# One window that deviates by more than this, beyond what is tolerated, is a wrong structure beyond doubt.
-_BEYOND_DOUBT = 10.0
+# Structures that are wrong beyond doubt concern the whole volume where they are this share of its area, so many in one plane,
+# or as many as there are fields of 512 x 512 pixels: a single one in a single small image. Fewer are places to look at.
+_TOO_MUCH_STRONG = 2e-4
+_TOO_MANY_IN_A_PLANE = 3
+_FIELD_PX = 512 * 512
+_MOST_DOUBTS = 3
 _TOO_MUCH_SATURATED = 0.05
 _LEAST_SLOPE = 0.5
 # Below this sd of z in the smallest windows, the restored image still carries the raw one's noise.
@@ -21,9 +25,9 @@ _MARGIN = 1.25
 _USUAL_EFFICIENCY = 0.7
 
 
-def reasons(figures: Mapping[str, Any]) -> list[str]:
-    """Why the restored volume is not to be trusted; empty where there is no reason."""
-    said = [_raised(figures)] if figures["raised"] > _TOO_MUCH_RAISED else _certain(figures)
+def reasons(figures: Mapping[str, Any], pixels: int) -> list[str]:
+    """Why the restored volume, of so many pixels, is not to be trusted as a whole; empty where there is no reason."""
+    said = [_raised(figures)] if figures["raised"] > _TOO_MUCH_RAISED else _certain(figures, pixels)
     if figures["broken"]:
         said.append(f"{figures['broken']} restored pixels are not numbers")
     if figures["slope"] < _LEAST_SLOPE:
@@ -38,12 +42,29 @@ def _raised(figures: Mapping[str, Any]) -> str:
     return f"the network removed or invented structure on {_percent(figures['raised'])} of the image, most at {_where(worst)}"
 
 
-def _certain(figures: Mapping[str, Any]) -> list[str]:
-    places = figures["places"]
-    if not places or abs(places[0]["score"]) < _BEYOND_DOUBT:
+def _certain(figures: Mapping[str, Any], pixels: int) -> list[str]:
+    number = figures["strong_places"]
+    adds_up = figures["strong"] > _TOO_MUCH_STRONG or figures["strong_in_a_plane"] >= _TOO_MANY_IN_A_PLANE
+    if not number or not (adds_up or number >= pixels / _FIELD_PX):
         return []
-    did, z = "removed" if places[0]["sign"] == "erased" else "invented", abs(places[0]["score"])
-    return [f"the network {did} a structure at {_where(places[0])}, {z:.0f} standard deviations beyond noise"]
+    worst = figures["places"][0]
+    more = f"; so it did in {number} places" if number > 1 else ""
+    return [f"the network {_did(worst)} a structure at {_where(worst)}, {_beyond(worst)}{more}"]
+
+
+def doubts(strong: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say where to look, in a volume that may be trusted otherwise: at the strongest of these places, at most three."""
+    return [
+        f"look at {_where(place)}: the network {_did(place)} a structure, {_beyond(place)}" for place in strong[:_MOST_DOUBTS]
+    ]
+
+
+def _did(place: Mapping[str, Any]) -> str:
+    return "removed" if place["sign"] == "erased" else "invented"
+
+
+def _beyond(place: Mapping[str, Any]) -> str:
+    return f"{abs(place['score']):.0f} standard deviations beyond noise"
 
 
 def _where(place: Mapping[str, Any]) -> str:

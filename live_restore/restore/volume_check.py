@@ -24,6 +24,9 @@ _TOLERATED_OF_LEVEL_WIDE = 0.03
 _TOLERATED_OF_PEAK_WIDE = 0.015
 _WIDE_PX = 8
 _MOST_PLACES = 8
+# A window this far beyond what is tolerated is a wrong structure beyond doubt; so many places of them are counted.
+BEYOND_DOUBT = 10.0
+_MOST_STRONG = 64
 _MOST_WINDOWS = 160
 _HOLE = KERNEL.size**2
 # Background, peak and medians are quantiles of about this many pixels.
@@ -48,7 +51,12 @@ class Findings:
     rms, smallest_e : list of float
         Per scale: rms of z, and the amplitude of a structure that would just be raised on the median pixel.
     places : list of dict
-        The windows that deviate most, none on top of another.
+        The windows that deviate most, none on top of another in its plane.
+    strong : list of dict
+        Those from 10 sd beyond what is tolerated, up to 64, none on top of another in any plane: what reaches through planes,
+        and a pixel of the camera, is one.
+    strong_in_a_plane : int
+        How many of 10 sd or more the plane with most of them has, none on top of another.
     alone : list of ndarray
         Per plane, flat indices of pixels that stood out alone.
     saturated : int
@@ -62,6 +70,8 @@ class Findings:
     rms: list[float] = field(default_factory=list)
     smallest_e: list[float] = field(default_factory=list)
     places: list[dict[str, Any]] = field(default_factory=list)
+    strong: list[dict[str, Any]] = field(default_factory=list)
+    strong_in_a_plane: int = 0
     alone: list[Places] = field(default_factory=list)
     saturated: int = 0
 
@@ -122,7 +132,12 @@ class VolumeCheck:
             found.map[plane] = self._consistency.map()
         found.rms = [float(np.sqrt(tally.squares / max(1, tally.windows))) for tally in tallies]
         found.smallest_e = [tally.smallest_e / len(self._raw) for tally in tallies]
-        found.places = _apart(np.concatenate(raised))
+        rows = np.concatenate(raised)
+        found.places = _apart(rows, _MOST_PLACES)
+        strong = rows[np.abs(rows[:, 0]) >= BEYOND_DOUBT]
+        found.strong = _apart(strong, _MOST_STRONG, through_planes=True)
+        planes = [strong[strong[:, 1] == plane] for plane in np.unique(strong[:, 1])]
+        found.strong_in_a_plane = max((len(_apart(plane, _MOST_PLACES)) for plane in planes), default=0)
         return found
 
     def _fit(self) -> Line:
@@ -201,15 +216,16 @@ def _saturated(raw: Counts, saturation_adu: float | None) -> list[Places]:
     return [np.flatnonzero(plane >= saturation_adu) for plane in raw]
 
 
-def _apart(raised: Rows) -> list[dict[str, Any]]:
-    """Keep the strongest places, none within the reach of a stronger one."""
+def _apart(raised: Rows, most: int, *, through_planes: bool = False) -> list[dict[str, Any]]:
+    """Keep the strongest places, none within the reach of a stronger one in its plane, or in any."""
     left = raised[np.argsort(-np.abs(raised[:, 0]), kind="stable")]
     kept: list[dict[str, Any]] = []
-    while left.size and len(kept) < _MOST_PLACES:
+    while left.size and len(kept) < most:
         strongest = left[0]
         kept.append(_place(*strongest.tolist()))
         away = np.abs(left[:, 2:4] - strongest[2:4]).max(axis=1)
-        left = left[(left[:, 1] != strongest[1]) | (away > 3 * np.maximum(left[:, 4], strongest[4]))]
+        elsewhere = away > 3 * np.maximum(left[:, 4], strongest[4])
+        left = left[elsewhere if through_planes else elsewhere | (left[:, 1] != strongest[1])]
     return kept
 
 

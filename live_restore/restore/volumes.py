@@ -25,6 +25,8 @@ Counts = NDArray[np.integer[Any]]
 Kind = tuple[str, str]  # channel and light: volumes of one kind have equally many planes
 
 _NS = 1_000_000_000
+# Volumes that may be unfinished at once: a stack at every well of a plate, and not whatever somebody makes up.
+_MOST_GATHERING = 10_000
 
 
 class Assembly:
@@ -142,6 +144,8 @@ class Assembly:
         return _Gathering(frame, expected, learned=not frame.info.planes)
 
     def _check_room(self, nbytes: int, planes: int) -> None:
+        if len(self._gathering) >= _MOST_GATHERING:
+            raise ValueError(f"{_MOST_GATHERING} volumes are unfinished, which is the limit; finish some of them first")
         taken = self.nbytes
         if taken + nbytes > self._max_bytes:
             raise ValueError(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from live_restore.frames import Volume
+from live_restore.restore.hot_pixels import HotPixels
 from live_restore.restore.noise import CameraNoise
 from live_restore.restore.trust import Trust, TrustCheck, regime
 from live_restore.serving.lane import Lane
@@ -21,12 +22,16 @@ from live_restore.serving.run import Run
 from live_restore.serving.views import Shown, Views
 
 _log = logging.getLogger(__name__)
-# Checks remember their camera; so many channels' are kept.
+# Checks remember their camera; so many channels' and sensors' are kept.
 _MOST_CHECKS = 64
+# Places that a warning names; the figures have them all.
+_MOST_SAID = 2
 
 
 class Checks:
     """One trust check per run and channel; used by one thread at a time.
+
+    The pixels of the camera are remembered once per run and shape of image, for all channels and positions.
 
     Parameters
     ----------
@@ -37,6 +42,7 @@ class Checks:
     def __init__(self, noise: CameraNoise | None) -> None:
         self._noise = noise
         self._checks: OrderedDict[tuple[str, str], TrustCheck] = OrderedDict()
+        self._hot: OrderedDict[tuple[str, tuple[int, ...]], HotPixels] = OrderedDict()
 
     def check(self, outcome: Outcome) -> Trust | None:
         """Compare a restored volume with its raw one; None where they cannot be compared, and that is no fault."""
@@ -52,13 +58,18 @@ class Checks:
             self._checks[name] = TrustCheck(self._noise)
             while len(self._checks) > _MOST_CHECKS:
                 self._checks.popitem(last=False)
+        camera = (volume.run, volume.pixels.shape[-2:])
         try:
-            return self._checks[name].check(volume.pixels, outcome.pixels)
+            trust = self._checks[name].check(volume.pixels, outcome.pixels, self._hot.get(camera))
         except Exception as failed:  # a doubt about the check, and no reason to lose the volume
             _log.warning(
                 "the trust of %s could not be checked: %s", volume.key, failed, exc_info=not isinstance(failed, ValueError)
             )
             return None
+        self._hot[camera] = trust.hot
+        while len(self._hot) > _MOST_CHECKS:
+            self._hot.popitem(last=False)
+        return trust
 
 
 class NoChecks:
@@ -165,7 +176,7 @@ class Checking:
         self._views.show_restored(shown)
         self._shown()
         if not outcome.slab:
-            run.restored(outcome.volume, said, time.monotonic_ns())
+            run.restored(outcome.volume, said, time.perf_counter_ns())
             interpolated = outcome.served.restorer.facts.procedure != "direct"
             self._recording.write(run, outcome.volume, outcome.pixels, said, interpolated=interpolated)
 
@@ -199,11 +210,11 @@ def said_of(outcome: Outcome) -> dict[str, Any]:
 
 def checked(checks: Checks | NoChecks, outcome: Outcome, said: Mapping[str, Any]) -> tuple[dict[str, Any], Trust | None]:
     """Check a volume; gives what is said of it with the figures, and the trust itself where there is one."""
-    began_ns = time.monotonic_ns()
+    began_ns = time.perf_counter_ns()
     trust = checks.check(outcome)
     if trust is None:
         return dict(said), None
-    stages = {**said["stages_ms"], "trust": round((time.monotonic_ns() - began_ns) / 1e6, 3)}
+    stages = {**said["stages_ms"], "trust": round((time.perf_counter_ns() - began_ns) / 1e6, 3)}
     return {**said, "trust": trust.figures, "stages_ms": stages}, trust
 
 
@@ -222,6 +233,8 @@ def _warn(run: Run, outcome: Outcome, figures: Mapping[str, Any]) -> None:
         f"channel {channel}: do not trust the restored image of {key}: {figures.get('why')}",
         when=figures.get("trusted") is False,
     )
+    doubts = figures.get("doubts") or []
+    _say(run, f"doubt {channel}", f"channel {channel}: in {key}, {'; '.join(doubts[:_MOST_SAID])}", when=bool(doubts))
     beyond = regime(figures, outcome.served.restorer.facts.light_levels) if figures else ""
     _say(run, f"light {channel}", f"channel {channel}: {beyond}", when=bool(beyond))
 

@@ -106,6 +106,7 @@ class Models:
         self._attempts: dict[str, dict[str, Any]] = {}
         self._retired: list[Served] = []
         self._shapes: dict[str, Shape] = {}
+        self._expected: Shape | None = None
         try:
             for choice in choices:
                 if choice.channel in self._served:
@@ -126,6 +127,23 @@ class Models:
             news = self._shapes.get(channel) != shape
             self._shapes[channel] = shape
             return news
+
+    def expect(self, shape: Shape) -> None:
+        """Warm every model up for volumes of this shape (Z, Y, X), also those to come, until volumes come. Takes its time.
+
+        Raises
+        ------
+        ValueError
+            If it is no shape.
+        ImageError, EngineError
+            If a model cannot restore volumes of this shape.
+        """
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"volumes of shape {shape} cannot be expected; give planes, rows and columns, each 1 or more")
+        with self._lock:
+            self._expected, serving = shape, list(self._served.values())
+        for served in serving:
+            served.warm_up(shape)
 
     def swap(self, choice: ModelChoice) -> dict[str, Any]:
         """Load a model and warm it up, then put it in the place of the one that the channel has. Takes its time.
@@ -196,8 +214,9 @@ class Models:
 
     def _shapes_of(self, channel: str) -> set[Shape]:
         with self._lock:
-            own = self._served.keys()
-            return {shape for name, shape in self._shapes.items() if name == channel or (channel == OTHERS and name not in own)}
+            own, seen = self._served.keys(), self._shapes.items()
+            shapes = {shape for name, shape in seen if name == channel or (channel == OTHERS and name not in own)}
+            return shapes or ({self._expected} if self._expected else set())
 
     def _attempt(self, choice: ModelChoice, state: str, why: str = "") -> None:
         row = {

@@ -9,10 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
+from weakref import ref
 
 from live_restore.errors import BadMessage
-from live_restore.frames import Volume, VolumeKey
+from live_restore.frames import Frame, Volume, VolumeKey
 from live_restore.records.runs import volume_words
 from live_restore.restore.volumes import Assembly
 from live_restore.serving.checking import Checking
@@ -44,6 +46,8 @@ _BEAT_NS = 500 * _MS
 _LOOK_NS = 100 * _MS  # how often time itself may end a volume or a run
 _SAVE_NS = 2000 * _MS  # how often the tables are written while a run goes on
 _MOST_OPEN_RUNS = 64
+# Channels of a plan that are prepared for.
+_MOST_CHANNELS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +75,7 @@ class Network:
     deadline_s, quiet_s : float
         See `Assembly`.
     max_bytes : int
-        What the unfinished volumes of a run may take.
+        What the unfinished volumes of all runs may take, and what may be on its way back to the acquisitions.
     references_ms : mapping
         Exposures that the dose is compared with, by channel.
     ordered : callable
@@ -94,6 +98,7 @@ class Network:
         self._references_ms = references_ms
         self._viewers = Viewers(parts.views)
         self._out: deque[tuple[bytes, Message]] = deque()
+        self._going: list[ref[Any]] = []  # pixels that were sent, and that ZeroMQ may still keep
         self._hooks = Hooks(parts.listener, session)
         self._slab: tuple[str, VolumeKey, int] | None = None
         self._looking = False
@@ -130,8 +135,8 @@ class Network:
 
     def turn(self) -> None:
         """Hear what has arrived, waiting for it no longer than until something else is due; then say what is to be said."""
-        arrived = self._parts.listener.receive(self._timeout_ms(time.monotonic_ns()))
-        now_ns = time.monotonic_ns()
+        arrived = self._parts.listener.receive(self._timeout_ms(time.perf_counter_ns()))
+        now_ns = time.perf_counter_ns()
         for client, message in arrived:
             self._take(client, message, now_ns)
         if self._hooks.owed:
@@ -139,7 +144,7 @@ class Network:
         elif self._hooks.held_back and (credit := self._credit()) > 0:
             self._hooks.beat(credit)  # at once, for every volume that comes meanwhile is left out
         self.say_what_waits()
-        self._show(time.monotonic_ns())
+        self._show(time.perf_counter_ns())
         self._look_at_the_clock(now_ns)
 
     def drain(self) -> None:
@@ -201,17 +206,19 @@ class Network:
         """Prepare the models for the volumes that the plan announces, where it says how large they are."""
         shape, planes = run.plan.get("shape"), run.plan.get("planes") or 1
         if isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, int) and 0 < n <= 1 << 15 for n in shape):
-            for channel in run.plan.get("channels") or ():
+            for channel in (run.plan.get("channels") or ())[:_MOST_CHANNELS]:
                 self._expect(channel, (planes, shape[0], shape[1]))
 
     def _expect(self, channel: str, shape: tuple[int, int, int]) -> None:
+        if prod(shape) * 2 > self._max_bytes:  # such a volume would be refused: nobody need prepare for it
+            return
         if self._parts.models.of(channel) and self._parts.models.seen(channel, shape):
             self._parts.restoring.warm_up(channel, shape)
 
     def _frame(self, client: bytes, message: FrameSent, now_ns: int) -> None:
         frame, info = message.frame, message.frame.info
         run = self._heard(client, info.run, now_ns)
-        refused = self._why_not(run, info.key)
+        refused = self._why_not(run, frame)
         if run is not None and not refused:
             before = run.assembly.replaced
             try:
@@ -226,13 +233,18 @@ class Network:
                 self._ended(run, ended)
         self._hooks.receipt(client, info.run, info.sequence, refused)
 
-    def _why_not(self, run: Run | None, key: VolumeKey) -> str:
+    def _why_not(self, run: Run | None, frame: Frame) -> str:
+        key = frame.info.key
         if run is None:
             return "this run has not begun here; say Begin first"
         if self._draining:
             return "the restore process is ending"
         if key.light == "low" and not run.assembly.holds(key) and self._parts.restoring.overfull:
             return "far more volumes were sent than there was credit for; wait for credit"
+        if not run.assembly.holds(key):
+            taken = sum(other.assembly.nbytes for other in self._parts.runs.all() if other is not run)
+            if taken and taken + run.assembly.nbytes + max(1, frame.info.planes) * frame.pixels.nbytes > self._max_bytes:
+                return f"the unfinished volumes of all runs take {self._max_bytes / 1e9:.3g} GB already; finish these first"
         return ""
 
     def _foresee(self, channel: str, planes: int, shape: tuple[int, ...], ended: list[Volume]) -> None:
@@ -269,7 +281,7 @@ class Network:
 
     def _ended(self, run: Run, volumes: list[Volume]) -> None:
         """Decide what becomes of volumes that have ended."""
-        now_ns = time.monotonic_ns()
+        now_ns = time.perf_counter_ns()
         for volume in volumes:
             arrived_ns = run.arrived(volume.key, now_ns)
             column = self._column(volume)
@@ -298,7 +310,7 @@ class Network:
         """How many more volumes each hook may send."""
         if self._draining:
             return 0
-        now_ns = time.monotonic_ns()
+        now_ns = time.perf_counter_ns()
         runs = [run for run in self._parts.runs.all() if not run.ended and not run.silent(now_ns)]
         gathering = sum(run.assembly.gathering() for run in runs)
         at_once = max((run.at_once for run in runs), default=1)
@@ -331,12 +343,23 @@ class Network:
         while self._out:
             client, message = self._out.popleft()
             try:
-                said = self._parts.listener.send(client, message)
+                said = self._goes_out(message) and self._parts.listener.send(client, message)
             except (ValueError, TypeError) as broken:  # more than the wire carries
                 _log.warning("%s was not sent: %s", type(message).__name__, broken)
                 continue
             if not said and isinstance(message, RestoredSent) and (run := self._parts.runs.get(message.run)):
                 run.volume("not_sent_back")
+
+    def _goes_out(self, message: Message) -> bool:
+        """Whether a message may go out: of restored volumes that nobody takes, ZeroMQ would keep more than fits in memory."""
+        if not isinstance(message, RestoredSent):
+            return True
+        self._going = [pixels for pixels in self._going if pixels() is not None]
+        under_way = sum(pixels.nbytes for known in self._going if (pixels := known()) is not None)
+        if self._going and under_way + message.pixels.nbytes > self._max_bytes:
+            return False
+        self._going.append(ref(message.pixels))
+        return True
 
     def _look_at_the_clock(self, now_ns: int) -> None:
         if now_ns - self._look_ns >= _LOOK_NS:

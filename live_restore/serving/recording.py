@@ -4,6 +4,9 @@ Receives runs, restored volumes and words; hands on nothing but what is on disk,
 volume that could not be written was restored all the same: it counts as such, the events name it ``not_recorded``, and
 backfill restores it again. It does not know how the pixels are laid out, nor sockets.
 
+Raw frames go first: where the disk has room for a restored volume only at the cost of raw frames that are still to come, the
+volume is left for backfill.
+
 Where: in the run folder beside the raw dataset, where that exists on this machine; else in a folder of the run's own name in
 `records`. Never elsewhere, whatever comes over the wire: a folder that belongs to something else is never entered, and
 neither is a link.
@@ -23,9 +26,10 @@ from numpy.typing import NDArray
 
 from live_restore.errors import ImageError
 from live_restore.frames import Volume
-from live_restore.records.runs import RunFolder, run_folder, volume_words
+from live_restore.records.runs import RUN, RunFolder, run_folder, volume_words
 from live_restore.records.sidecar import Sidecar
 from live_restore.records.sidecar_zarr import Spacing
+from live_restore.restore.procedures import finer_spacing
 from live_restore.serving.lane import Lane
 from live_restore.serving.run import Run
 
@@ -35,7 +39,11 @@ FloatArray = NDArray[np.float32]
 RECORDS = Path("live_restore_runs")
 # The disk is nearly full when fewer volumes, or fewer bytes, than these fit.
 _FEW_VOLUMES, _FEW_BYTES = 20, 2 << 30
-_LOOK_S = 5.0
+# The raw frames to come take so much more than their pixels, with metadata and an index.
+_RAW_MARGIN = 1.1
+# Room for so many raw volumes, and for so many frames, is never taken: no plan may tell what comes, and acquisition engines
+# write frames after the hook has seen them.
+_LEAST_VOLUMES, _LEAST_FRAMES = 4, 10
 # A disk that is asked to have something safely may take a second now and then; so many volumes wait for it unblamed, as far
 # as memory goes.
 _HICCUP = 64
@@ -54,11 +62,18 @@ class Recording:
         For runs whose raw dataset is not on this machine.
     described : callable
         Says what ``run.json`` shall tell of the models.
+    free : callable
+        Says how many bytes are free on the disk of a folder; raises OSError where that cannot be known.
     """
 
-    def __init__(self, records: Path | None, described: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        records: Path | None,
+        described: Callable[[], Mapping[str, Any]],
+        free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
         self._records = records or RECORDS
-        self._described = described
+        self._described, self._free = described, free
         self._lane = Lane("record")
         self._folders: dict[str, _Folder] = {}
         self._saving: set[str] = set()
@@ -98,6 +113,10 @@ class Recording:
         at = round(time.time(), 3)
         self._lane.note(lambda: self._of(run).note(event, at_unix_s=at, **said))
 
+    def describe(self, run: Run) -> None:
+        """Say anew in ``run.json`` which models restore the run: backfill asks there."""
+        self._lane.add(lambda: self._of(run).describe())
+
     def save(self, run: Run) -> None:
         """Write the run's table as it is now, unless that is about to be done."""
         if run.name not in self._saving:
@@ -127,7 +146,7 @@ class Recording:
         return self._lane.join(timeout_s)
 
     def _of(self, run: Run) -> "_Folder":
-        return self._folders.setdefault(run.name, _Folder(run, self._records, self._described))
+        return self._folders.setdefault(run.name, _Folder(run, self._records, self._described, self._free))
 
     def _save(self, run: Run) -> None:
         self._saving.discard(run.name)
@@ -146,19 +165,20 @@ class _Folder:
     there, else with the first restored volume, for acquisition engines make their folder after the run began.
     """
 
-    def __init__(self, run: Run, records: Path, described: Callable[[], Mapping[str, Any]]) -> None:
-        self._run, self._records, self._described = run, records, described
+    def __init__(
+        self, run: Run, records: Path, described: Callable[[], Mapping[str, Any]], free: Callable[[Path], int]
+    ) -> None:
+        self._run, self._records, self._described, self._free = run, records, described, free
         self._folder: RunFolder | None = None
         self._refused = False
         self._early: list[tuple[str, Mapping[str, Any]]] = []
         self._sidecar: Sidecar | None = None
         self._saved: Mapping[str, Any] = {}
-        self._looked_s = -_LOOK_S
 
     def write(self, volume: Volume, pixels: FloatArray, said: Mapping[str, Any], *, interpolated: bool) -> bool:
         """Write a volume; whether it is on disk."""
         folder = self._begun(for_certain=True)
-        if folder is None:
+        if folder is None or not self._has_room(folder, volume, pixels.nbytes):
             return False
         try:
             sidecar = self._opened(folder, _spacing(self._run.plan, volume, pixels, interpolated=interpolated))
@@ -170,8 +190,6 @@ class _Folder:
                 "disk", f"the last volume that was not recorded: {volume.key}, for {_reason(refused)}; see the events"
             )
             return False
-        finally:
-            self._look_at_the_disk(folder, pixels.nbytes)
         return True
 
     def note(self, event: str, **said: Any) -> None:
@@ -185,12 +203,23 @@ class _Folder:
         except (OSError, TypeError) as refused:
             _log.warning("event %s %s was not recorded: %s", event, said, refused)
 
+    def describe(self) -> None:
+        """Say anew which models restore the run; a folder that is not there yet will say it from the start."""
+        if self._folder is None:
+            return
+        try:
+            self._folder.describe(RUN, {**self._folder.described(RUN), **self._described()})
+        except OSError as refused:
+            self._run.warn(
+                "disk", f"the run's models cannot be written: {_reason(refused)}; name them to backfill with --model"
+            )
+
     def save(self) -> None:
         """Write the table, if it has changed."""
         folder, counts = self._begun(), self._run.ledger.counts()
         if folder is None or counts == self._saved:
             return
-        status = self._run.status(time.monotonic_ns())
+        status = self._run.status(time.perf_counter_ns())
         try:
             folder.describe("restore.json", {name: status[name] for name in _KEPT})
             self._saved = counts
@@ -246,17 +275,43 @@ class _Folder:
             )
         return self._sidecar
 
-    def _look_at_the_disk(self, folder: RunFolder, volume_bytes: int) -> None:
-        if time.monotonic() - self._looked_s < _LOOK_S:
-            return
-        self._looked_s = time.monotonic()
-        with suppress(OSError):
-            free = self._run.bytes_free = shutil.disk_usage(folder.path).free
-            if free < max(_FEW_BYTES, _FEW_VOLUMES * volume_bytes):
-                left = free // max(1, volume_bytes)
-                self._run.warn("space", f"the disk is nearly full: {free / 1e9:.1f} GB are free, room for {left} more volumes")
-            else:
-                self._run.unwarn("space")
+    def _has_room(self, folder: RunFolder, volume: Volume, nbytes: int) -> bool:
+        """Look at the disk: whether a restored volume of so many bytes leaves the raw frames to come their room."""
+        try:
+            free = self._run.bytes_free = self._free(folder.path)
+        except OSError:  # whether it can be written will show
+            return True
+        self._warn_of_space(free, nbytes)
+        reserve = _reserve(self._run, folder.path, volume)
+        if free - nbytes >= reserve:
+            return True
+        kept, takes = f"{reserve / 1e6:.1f} MB are kept for raw frames", f"the volume takes {nbytes / 1e6:.1f} MB"
+        why = f"{free / 1e6:.1f} MB are free, and {kept}; {takes}"
+        self.note("not_recorded", **volume_words(volume.key), why=why)
+        warning = "restored volumes are not recorded: the disk is kept for the raw frames; make room, or run backfill later"
+        if self._run.warn("reserve", warning):
+            _log.warning("%s is the first volume that was not recorded: %s", volume.key, why)
+        return False
+
+    def _warn_of_space(self, free: int, nbytes: int) -> None:
+        if free < max(_FEW_BYTES, _FEW_VOLUMES * nbytes):
+            left = free // max(1, nbytes)
+            self._run.warn("space", f"the disk is nearly full: {free / 1e9:.1f} GB are free, room for {left} more volumes")
+        else:
+            self._run.unwarn("space")
+
+
+def _reserve(run: Run, folder: Path, volume: Volume) -> int:
+    """How many bytes of the folder's disk belong to raw frames: those that the plan announces, but a few in any case."""
+    frame = volume.pixels.nbytes // max(1, len(volume.pixels))
+    least = max(_LEAST_VOLUMES * volume.pixels.nbytes, _LEAST_FRAMES * frame)
+    raw = _raw_of(run)
+    if raw is None:
+        return least
+    with suppress(OSError):
+        if raw.stat().st_dev != folder.stat().st_dev:
+            return least
+    return max(least, int(run.to_come * frame * _RAW_MARGIN))
 
 
 def _begin(run: Run, records: Path, described: Mapping[str, Any]) -> RunFolder:
@@ -283,12 +338,8 @@ def _safe(name: str) -> str:
 def _spacing(plan: Mapping[str, Any], volume: Volume, pixels: FloatArray, *, interpolated: bool) -> Spacing:
     """Pixel size (z, y, x) of the restored volume, µm; finer than the raw one's where the network is."""
     in_plane, step = volume.infos[0].pixel_size_um or plan.get("pixel_size_um") or None, plan.get("z_step_um") or None
-    raw, new = volume.pixels.shape, pixels.shape
-    finer = [after / before for after, before in zip(new, raw, strict=True)]
-    if interpolated and new[0] > raw[0] > 1:
-        finer[0] = (new[0] - 1) / (raw[0] - 1)  # both end planes stay where they are
-    z, y, x = (size and abs(size) / factor for size, factor in zip((step, in_plane, in_plane), finer, strict=True))
-    return z, y, x
+    spacing = (step and abs(step), in_plane and abs(in_plane), in_plane and abs(in_plane))
+    return finer_spacing(spacing, volume.pixels.shape, pixels.shape, interpolated=interpolated)
 
 
 def _reason(refused: Exception) -> str:

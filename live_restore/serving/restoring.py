@@ -113,7 +113,7 @@ class Restoring:
     def offer(self, volume: Volume, arrived_ns: int) -> None:
         """Take a whole volume; its last frame arrived at that time."""
         with self._changed:
-            self._scheduler.offer(volume, time.monotonic_ns(), arrived_ns)
+            self._scheduler.offer(volume, time.perf_counter_ns(), arrived_ns)
             self._changed.notify()
 
     def ledger(self, run: str) -> Ledger:
@@ -129,7 +129,7 @@ class Restoring:
     def offer_slab(self, volume: Volume | None) -> None:
         """Take the planes that are there of a volume still coming in; None withdraws it."""
         with self._changed:
-            self._scheduler.offer_slab(volume, time.monotonic_ns())
+            self._scheduler.offer_slab(volume, time.perf_counter_ns())
             self._changed.notify()
 
     def settle(self, volume: Volume, column: str) -> None:
@@ -252,12 +252,12 @@ class Restoring:
         self._failed(volume, why)
 
     def _outcome(self, job: Job) -> Outcome:
-        volume, began_ns = job.volume, time.monotonic_ns()
+        volume, began_ns = job.volume, time.perf_counter_ns()
         served = self._served(volume)
         self._slab = _Slab()
         restored = served.restorer.restore(volume.pixels[None], self._progress, _movie(volume))
         served.warmed.add(volume.pixels.shape)
-        done_ns = time.monotonic_ns()
+        done_ns = time.perf_counter_ns()
         waited_ms, took_ms = (began_ns - job.offered_ns) / _MS, (done_ns - began_ns) / _MS
         pixels, provenance = restored.pixels[0], {**served.provenance(), **_how(restored)}
         return Outcome(
@@ -266,7 +266,7 @@ class Restoring:
 
     def _slab_outcome(self, job: Job) -> Outcome:
         """Restore those planes that were not there last time; a frozen range and a 2D network give them as in the whole."""
-        volume, began_ns = job.volume, time.monotonic_ns()
+        volume, began_ns = job.volume, time.perf_counter_ns()
         served = self._served(volume)
         if (self._slab.run, self._slab.key, self._slab.served) != (volume.run, volume.key, served):
             self._slab = _Slab(volume.run, volume.key, served)
@@ -278,7 +278,7 @@ class Restoring:
                 restored = served.restorer.restore(plane[None, None], self._progress)  # (1, 1, Y, X)
                 self._slab.planes[info.sequence] = restored.pixels[0, 0]
         pixels = np.stack([self._slab.planes[info.sequence] for info in volume.infos])  # (Z, Y, X)
-        done_ns = time.monotonic_ns()
+        done_ns = time.perf_counter_ns()
         took_ms = (done_ns - began_ns) / _MS
         return Outcome(
             volume, pixels, served, served.provenance(), 0.0, took_ms, job.arrived_ns, job.offered_ns, done_ns, slab=True

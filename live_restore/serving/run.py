@@ -136,6 +136,13 @@ class Run:
         planned = self.plan.get("channels")
         return max(1, len(self._exposures), len(planned) if isinstance(planned, list) else 0)
 
+    @property
+    def to_come(self) -> int:
+        """How many frames the plan announces besides those that were taken; 0 where it does not say, or the run is over."""
+        planned = self.plan.get("frames")
+        taken = max(self.ledger["taken"], self._hook.get("taken", 0))
+        return max(0, planned - taken) if isinstance(planned, int) and not self.ended else 0
+
     def silent(self, now_ns: int) -> bool:
         """Whether the hook has not been heard of for long."""
         return not self.ended and now_ns - self.heard_ns > SILENT_S * _NS
@@ -189,10 +196,8 @@ class Run:
             return
         share, restoring = min(1.0, skipped / taken), self._restored.per_s(now_ns)
         arrive = f", {restoring / (1 - share):.2g} arrive" if share < 1 else ""
-        self.warn(
-            "behind",
-            f"falling behind: restoring {restoring:.2g} volumes/s{arrive}; {share:.0%} are left for backfill",
-        )
+        rates = f"restoring {restoring:.2g} volumes/s{arrive}" if restoring else "nothing was restored in the last seconds"
+        self.warn("behind", f"falling behind: {rates}; {share:.0%} are left for backfill")
 
     def state(self, now_ns: int) -> str:
         """Say ``running``, ``ended`` or ``silent``."""

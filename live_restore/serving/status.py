@@ -45,7 +45,7 @@ class Status:
 
     def now(self) -> dict[str, Any]:
         """Draw it up."""
-        now_ns = time.monotonic_ns()
+        now_ns = time.perf_counter_ns()
         self._kept_ns = now_ns
         self._kept = {
             "server": {
@@ -65,7 +65,7 @@ class Status:
 
     def lately(self) -> dict[str, Any]:
         """Give one that is a fifth of a second old at most."""
-        return self._kept if self._kept and time.monotonic_ns() - self._kept_ns < _FRESH_NS else self.now()
+        return self._kept if self._kept and time.perf_counter_ns() - self._kept_ns < _FRESH_NS else self.now()
 
     def _told_of_runs(self, now_ns: int) -> list[dict[str, Any]]:
         """Tell of every run; the time lines of runs that are over and not the last would make every view heavier."""

@@ -23,6 +23,7 @@ GONE_S = 10.0
 _MAXIMUM = -1
 _MOST_PENDING = 8
 _MOST_VIEWERS = 64
+_MOST_PLACES = 4096
 Place = tuple[str, str]  # position, channel
 Images = tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.int8] | None]
 
@@ -180,7 +181,9 @@ class Views:
         return self._places.setdefault((key.position, key.channel), _Place())
 
     def _make_room(self) -> None:
-        while len(self._places) > 1 and sum(place.nbytes for place in self._places.values()) > self._max_bytes:
+        while len(self._places) > _MOST_PLACES or (
+            len(self._places) > 1 and sum(place.nbytes for place in self._places.values()) > self._max_bytes
+        ):
             del self._places[min(self._places, key=lambda name: self._places[name].newest)]
 
 

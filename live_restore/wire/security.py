@@ -185,7 +185,10 @@ def _only_client(folder: Path) -> str:
     if "client" in names or not names:
         return "client"
     if len(names) > 1:
-        raise WireError(f"{folder} holds the secrets of several clients, {', '.join(names)}; name one")
+        raise WireError(
+            f"{folder} holds the secrets of several clients, {', '.join(names)}; give a folder with server.key, "
+            "NAME.key and NAME.key_secret of one of them, or in a script ClientKeys.read(folder, name)"
+        )
     return names[0]
 
 

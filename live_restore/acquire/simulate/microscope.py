@@ -48,7 +48,7 @@ def demo_config() -> HardwareConfig:
     """Give the configuration of a demo microscope of which nothing special is wanted."""
     return HardwareConfig(
         micromanager=MicroManager(demo=True),
-        camera=CameraFacts(device=CAMERA, offset_adu=97.0, gain_adu_per_e=2.18, read_noise_e=1.3),
+        camera=CameraFacts(device=CAMERA, offset_adu=97.0, gain_adu_per_e=2.18, read_noise_e=1.3, quantum_efficiency=0.72),
         optics=OpticsFacts(pixel_size_um=0.1),
         light=Light(device=LASER, property="Power", low=LOW_POWER, high=HIGH_POWER),
         channels={name: Channel(exposure_ms=20.0, reference_exposure_ms=1000.0) for name in CHANNELS},

@@ -7,9 +7,9 @@ const RAW_GOES_ON = "Raw goes on being shown; the acquisition saves it whatever 
 /** Words as a sentence. */
 const sentence = (words) => (words ? `${words[0].toUpperCase()}${words.slice(1).replace(/[.;\s]+$/, "")}.` : "");
 
-/** The gravest thing, as { level: "stop" | "wait", title, text }, or null. */
+/** The gravest thing, as { level: "stop" | "doubt" | "wait", title, text }, or null; `trust` is of the volume that is drawn. */
 export function alertFor(state) {
-  return lineAlert(state) ?? failedModel(state) ?? distrust(state) ?? silentRun(state);
+  return lineAlert(state) ?? failedModel(state) ?? distrust(state) ?? doubt(state) ?? silentRun(state);
 }
 
 function lineAlert({ server, link, heardAt, address }) {
@@ -37,27 +37,18 @@ function failedModel({ model }) {
   return { level: "stop", title: `Nothing is restored: the model ${model.model} failed`, text: `${sentence(model.why)} ${RAW_GOES_ON}` };
 }
 
-function distrust({ distrusted }) {
-  if (!distrusted) return null;
-  return { level: "stop", title: "Do not trust the restored image", text: `${sentence(distrusted.why) || "It disagrees with the photons in raw."} ${RAW_GOES_ON}` };
+function distrust({ trust }) {
+  if (trust?.trusted !== false) return null;
+  return { level: "stop", title: "Do not trust the restored image", text: `${sentence(trust.why) || "It disagrees with the photons in raw."} ${RAW_GOES_ON}` };
+}
+
+function doubt({ trust }) {
+  const [first, ...others] = trust?.doubts ?? [];
+  if (!first) return null;
+  return { level: "doubt", title: "Look twice at the restored image", text: `${sentence(first)}${others.length ? ` And ${others.length} more under Trust.` : ""}` };
 }
 
 function silentRun({ run }) {
   if (run?.state !== "silent") return null;
   return { level: "wait", title: "The acquisition is silent", text: "No frame and no sign of life came from Micro-Manager for a while." };
-}
-
-/** Keeps a doubt for a while, so that a warning does not blink from volume to volume. */
-export class Doubt {
-  constructor(keepMs = 3000) {
-    this.keepMs = keepMs;
-    this.held = null;
-  }
-
-  /** Take the trust figures of a view; gives the doubt to show, or null. */
-  judge(trust, now) {
-    if (trust?.trusted === false) this.held = { why: trust.why, at: now };
-    else if (this.held && now - this.held.at > this.keepMs) this.held = null;
-    return this.held;
-  }
 }

@@ -1,4 +1,4 @@
-// A line over time, drawn as SVG: what it is now, and between what it was.
+// A line over time, drawn as SVG: its value in the volume that is drawn, and between what it was.
 
 const NS = "http://www.w3.org/2000/svg";
 const ROOM = 4;
@@ -15,17 +15,22 @@ export class Chart {
     this.show([]);
   }
 
-  /** Points are [seconds, value], oldest first; those without a value are left out. */
-  show(points) {
+  /**
+   * Points are [seconds, value], oldest first; those without a value are left out. They are the history only:
+   * `drawn` is { value, at }, of the volume on the screen, with its seconds where the history has it.
+   */
+  show(points, { value = NaN, at = NaN } = {}) {
+    this.drawn = { value, at };
     this.points = points.filter(([at, value]) => Number.isFinite(at) && Number.isFinite(value));
     const values = this.points.map(([, value]) => value);
-    const [least, most, now] = [Math.min(...values), Math.max(...values), values.at(-1)];
+    const [least, most] = [Math.min(...values), Math.max(...values)];
+    const known = Number.isFinite(value);
     const [left, right] = this.figure.querySelectorAll(".span span");
-    this.figure.querySelector("strong").textContent = values.length ? this.format(now) : "–";
+    this.figure.querySelector("strong").textContent = known ? this.format(value) : "–";
     left.textContent = values.length > 1 ? ago(this.points.at(-1)[0] - this.points[0][0]) : "";
     right.textContent = values.length > 1 ? `${this.format(least)} to ${this.format(most)}` : "";
-    const words = values.length ? `now ${this.format(now)}, between ${this.format(least)} and ${this.format(most)} over ${values.length} volumes` : "nothing yet";
-    this.svg.setAttribute("aria-label", `${this.title}: ${words}`);
+    const words = [known ? `${this.format(value)} in the volume shown` : "", values.length ? `between ${this.format(least)} and ${this.format(most)} over ${values.length} volumes` : ""];
+    this.svg.setAttribute("aria-label", `${this.title}: ${words.filter(Boolean).join(", ") || "nothing yet"}`);
     this.draw();
   }
 
@@ -33,7 +38,8 @@ export class Chart {
     const { clientWidth: width, clientHeight: height } = this.svg;
     const [area, curve] = this.svg.querySelectorAll("path");
     const dot = this.svg.querySelector("circle");
-    dot.style.visibility = this.points.length ? "visible" : "hidden";
+    const shown = this.points.findIndex(([at]) => at === this.drawn.at);
+    dot.style.visibility = shown < 0 ? "hidden" : "visible";
     if (!this.points.length || !width || !height) {
       curve.removeAttribute("d");
       area.removeAttribute("d");
@@ -44,8 +50,9 @@ export class Chart {
     const line = places.map(([x, y], at) => `${at ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
     curve.setAttribute("d", line);
     area.setAttribute("d", `${line}L${places.at(-1)[0].toFixed(1)} ${height}L${places[0][0].toFixed(1)} ${height}Z`);
-    dot.setAttribute("cx", places.at(-1)[0]);
-    dot.setAttribute("cy", places.at(-1)[1]);
+    if (shown < 0) return;
+    dot.setAttribute("cx", places[shown][0]);
+    dot.setAttribute("cy", places[shown][1]);
   }
 
   places(width, height) {

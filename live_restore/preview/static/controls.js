@@ -12,7 +12,7 @@ const STEPS = 1000;
 
 const FRESH = {
   channel: "", position: "", z: 0, projection: true, layout: "divide", share: 50,
-  auto: true, low: 0, high: 1, gamma: 0, colours: {}, overlay: false, opacity: 80,
+  auto: true, low: 0, high: 1, gamma: 0, colours: {}, overlay: false, opacity: 80, marks: true,
 };
 
 export class Controls {
@@ -38,6 +38,7 @@ export class Controls {
     byId("projection").checked = set.projection;
     byId("auto").checked = set.auto;
     byId("overlay").checked = set.overlay;
+    byId("marks-shown").checked = set.marks;
     byId("opacity").value = set.opacity;
     byId("gamma").value = set.gamma;
     for (const radio of document.getElementsByName("layout")) radio.checked = radio.value === set.layout;
@@ -76,6 +77,7 @@ export class Controls {
     on("high", "input", () => this.byHand("high"));
     on("colour", "change", (select) => this.change({ colours: { ...this.set.colours, [this.channelShown]: select.value } }, this.onLook));
     on("overlay", "change", (box) => this.change({ overlay: box.checked }, this.onWish));
+    on("marks-shown", "change", (box) => this.change({ marks: box.checked }, this.onLook));
     on("opacity", "input", (slider) => this.change({ opacity: Number(slider.value) }, this.onLook));
   }
 

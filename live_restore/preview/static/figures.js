@@ -1,6 +1,6 @@
-// The figures beside the images: rates, trust, light saved, model, latency, ledger, record.
+// The figures beside the images: rates, light saved, model, latency, ledger, record.
 
-import { duration, number, percent, rate, whole } from "./words.js";
+import { duration, number, rate, whole } from "./words.js";
 
 const STAGES = ["wire", "assemble", "queue", "restore", "trust", "write", "total"];
 const NORMALISATION = {
@@ -17,7 +17,7 @@ export function say(element, text) {
 }
 
 /** Fill a list of terms; `pairs` are [term, words], those without words are left out. */
-function facts(list, pairs) {
+export function facts(list, pairs) {
   const kept = pairs.filter(([, words]) => words !== "" && words !== null && words !== undefined);
   while (list.children.length > 2 * kept.length) list.lastChild.remove();
   kept.forEach(([term, words], at) => {
@@ -45,37 +45,13 @@ function rows(body, wanted) {
   });
 }
 
-/** `live`: whether what the run says is of now. */
-export function showRates(run, viewsPerSecond, live) {
+/** `live`: whether what the run says is of now; `latencyMs`: of the volume that is drawn. */
+export function showRates(run, viewsPerSecond, live, latencyMs) {
   say(byId("frames-per-s"), rate(live ? run?.frames_per_s : NaN));
   say(byId("volumes-per-s"), rate(live ? run?.volumes_per_s : NaN));
-  say(byId("total-latency"), duration(live ? run?.latency_ms?.total?.p50 : NaN));
+  say(byId("total-latency"), duration(latencyMs));
   say(byId("views-per-s"), rate(viewsPerSecond));
   say(byId("run-name"), run ? `${run.run}${run.state === "ended" ? ", ended" : ""}` : "");
-}
-
-export function showTrust(trust) {
-  const word = byId("trust-word");
-  word.dataset.trusted = trust.trusted === undefined ? "" : trust.trusted ? "yes" : "no";
-  say(word, trust.trusted === undefined ? "not measured yet" : trust.trusted ? "✓ agrees with the photons" : "✕ do not trust");
-  facts(byId("trust-facts"), [
-    ["Disagreeing area", Number.isFinite(trust.raised) ? percent(trust.raised) : ""],
-    ["SNR of raw", Number.isFinite(trust.snr) ? number(trust.snr) : ""],
-    ["Spread of residuals", spread(trust.sd_z)],
-    ["Would be noticed", smallest(trust.smallest_e)],
-    ["Camera noise", { configuration: "from the configuration", estimated: "estimated" }[trust.noise] ?? trust.noise],
-  ]);
-}
-
-function spread(byScale) {
-  if (Number.isFinite(byScale)) return `${number(byScale)} (1 is perfect)`;
-  const [first] = Object.values(byScale ?? {});
-  return Number.isFinite(first) ? `${number(first)} (1 is perfect)` : "";
-}
-
-function smallest(byScale) {
-  const parts = Object.entries(byScale ?? {}).filter(([, electrons]) => Number.isFinite(electrons));
-  return parts.slice(0, 2).map(([scale, electrons]) => `${number(electrons, 2)}\u00a0e⁻ at ${scale}\u00a0px`).join(", ");
 }
 
 /** How much light was saved: sums over channels, where a reference exposure is known. */

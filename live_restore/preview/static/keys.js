@@ -17,6 +17,7 @@ export function keyTable({ controls, stage, page }) {
     [["0"], "fit the image", () => stage.fit()],
     [["a"], "automatic contrast", () => controls.press("auto")],
     [["t"], "show where raw disagrees", () => controls.press("overlay")],
+    [["k"], "marks: circles where to look", () => controls.press("marks-shown")],
     [["s"], "save a snapshot", () => page.snapshot()],
     [["f"], "full screen", () => page.fullScreen()],
     [["d"], "dark or light", () => page.nextTheme()],

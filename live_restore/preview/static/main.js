@@ -1,19 +1,20 @@
 // The page: takes views as they come, shows them, and says when it can take the next.
 
-import { alertFor, Doubt } from "./alerts.js";
+import { alertFor } from "./alerts.js";
 import { Chart } from "./chart.js";
 import { percentiles, sample, SteadyRanges } from "./contrast.js";
 import { Controls } from "./controls.js";
-import { say, showDose, showLatency, showLedger, showModel, showRates, showRecord, showTrust } from "./figures.js";
+import { say, showDose, showLatency, showLedger, showModel, showRates, showRecord } from "./figures.js";
 import { keyTable, listenToKeys } from "./keys.js";
 import { Link } from "./link.js";
 import { compose, save } from "./snapshot.js";
 import { Stage } from "./stage.js";
+import { placesOf, placeWords, standing, TrustPanel } from "./trust.js";
 import { atTime, duration, number, percent, whole } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const THEMES = ["dark", "light", "auto"];
-// The restored image is dimmed to this while it is not to be trusted or from before.
+// The restored image is dimmed to this while nobody restores: it is from before.
 const DIM = 0.45;
 const FIGURES_MS = 200;
 
@@ -25,9 +26,9 @@ class Page {
     this.layers = null;
     this.drawnAt = [];
     this.ranges = new SteadyRanges();
-    this.doubt = new Doubt();
     this.controls = new Controls({ onWish: () => this.wishAnew(), onLook: () => this.lookAnew() });
-    this.stage = new Stage({ onDivider: () => this.controls.change({ share: this.stage?.share ?? 50 }), onPlace: () => this.wishElsewhere() });
+    this.stage = new Stage({ onDivider: () => this.controls.change({ share: this.stage?.share ?? 50 }), onPlace: () => this.wishElsewhere(), onMark: (place) => this.goTo(place) });
+    this.trustPanel = new TrustPanel({ onGo: (place) => this.goTo(place) });
     this.stage.setLayout(this.controls.set.layout);
     this.stage.setShare(this.controls.set.share);
     this.charts = {
@@ -56,7 +57,7 @@ class Page {
       this.showAlerts();
     });
     listenToKeys(keyTable({ controls: this.controls, stage: this.stage, page: this }), this.stage);
-    // a doubt that is over, and rates that have stopped, are seen without a view coming
+    // rates that have stopped are seen without a view coming
     setInterval(() => this.tick(), 1000);
   }
 
@@ -125,9 +126,9 @@ class Page {
     this.state.model = this.modelOf(header.channel);
     this.controls.shown(header.channel, header.planes);
     this.measure();
-    this.judge();
     this.look();
     this.stage.load(layers, header, () => this.painted());
+    this.tellDrawn();
     this.showFiguresSoon();
   }
 
@@ -144,7 +145,6 @@ class Page {
   }
 
   tick() {
-    this.judge();
     this.showRates();
     this.showAlerts();
   }
@@ -165,8 +165,18 @@ class Page {
     return models.find((model) => model.channel === channel) ?? models.find((model) => model.channel === "*");
   }
 
-  judge() {
-    this.state.distrusted = this.doubt.judge(this.trust, performance.now());
+  /** Say what the drawn volume says of itself; all of it at once, in the frame in which its image appears. */
+  tellDrawn() {
+    this.showTimeline();
+    this.showRates();
+    this.showAlerts();
+  }
+
+  /** Show a place that the check points at: its plane, with it in the middle of the restored side. */
+  goTo(place) {
+    const { view, controls, stage } = this;
+    if (view.planes > 1 && Number.isFinite(place.z)) controls.toPlane(place.z);
+    stage.bringForward(place);
   }
 
   measure() {
@@ -192,12 +202,12 @@ class Page {
     stage.pixelSize = this.pixelSize();
     stage.settings = {
       low: range.low, high: Math.max(range.high, range.low + 1e-3), gamma: controls.gamma, colours: controls.colourTable(),
-      overlay: set.overlay, opacity: set.opacity / 100, dim: this.isStale() ? DIM : 1,
+      overlay: set.overlay, opacity: set.opacity / 100, marks: this.marks(), dim: this.isStale() ? DIM : 1,
       ...(Number.isFinite(this.trust.threshold) ? { threshold: this.trust.threshold } : {}),
     };
     if (set.auto && this.automatic) Object.assign(set, { low: range.low, high: range.high });
     if (this.samples) controls.showRange(range, this.samples);
-    byId("legend").hidden = !set.overlay || !this.layers?.trust;
+    byId("legend").hidden = !(set.overlay && this.layers?.trust) && !stage.settings.marks.length;
     this.label();
     stage.request();
   }
@@ -207,19 +217,27 @@ class Page {
     return Number.isFinite(size) && size > 0 ? size : null;
   }
 
+  /** The places to mark: those of the plane that is drawn; in the maximum projection, all. */
+  marks() {
+    const { view, layers } = this;
+    if (!this.controls.set.marks || !layers?.restored) return [];
+    const here = placesOf(this.trust).filter(({ z }) => view.z < 0 || (z ?? 0) === view.z);
+    return here.map((place) => ({ place, words: placeWords(place, view.planes) }));
+  }
+
   isStale() {
-    return Boolean(this.state.distrusted) || this.state.link.state === "gone" || this.state.server.state === "lost";
+    return this.state.link.state === "gone" || this.state.server.state === "lost";
   }
 
   label() {
     const { view, layers } = this;
     byId("empty").hidden = Boolean(view);
     if (!view) return;
-    const old = this.state.link.state === "gone" || this.state.server.state === "lost";
+    const [old, stands] = [this.isStale(), standing(this.trust)];
     const since = old ? `, from ${atTime(this.state.link.heard_unix_s ?? this.state.heardAt)}` : "";
     say(byId("label-raw-note"), `the record${since}`);
-    say(byId("label-restored-note"), (this.state.distrusted ? "do not trust" : "a prediction") + since);
-    byId("label-restored").dataset.state = this.state.distrusted || old ? "bad" : "good";
+    say(byId("label-restored-note"), ({ no: "do not trust", doubt: "a prediction, in doubt" }[stands] ?? "a prediction") + since);
+    byId("label-restored").dataset.state = stands === "no" || old ? "bad" : stands === "doubt" ? "doubt" : "good";
     byId("slab").hidden = !view.slab;
     say(byId("slab"), view.slab ? `provisional: ${view.slab} of ${view.planes} planes` : "");
     byId("no-restored").hidden = Boolean(layers.restored);
@@ -253,7 +271,7 @@ class Page {
     const { run, status } = this;
     this.offer();
     this.showRates();
-    showTrust(this.trust);
+    this.trustPanel.show(this.trust, this.view?.planes);
     showDose(run?.exposure_ms);
     showModel(this.modelOf(this.view?.channel), this.view?.said.provenance ?? {});
     showLatency(run?.latency_ms);
@@ -262,7 +280,7 @@ class Page {
       showLedger(byId("restore-ledger"), byId("restore-sum"), run?.ledger, this.columns.restore);
     }
     showRecord(run, status);
-    this.showTimeline(run?.timeline ?? []);
+    this.showTimeline();
     this.showAlerts();
   }
 
@@ -273,22 +291,26 @@ class Page {
     this.controls.offer(all(run?.plan?.channels, "channel"), all(run?.plan?.positions, "position"));
   }
 
-  showTimeline(timeline) {
+  /** The lines are the run's history; the figures above them are the drawn volume's own. */
+  showTimeline() {
+    const { view } = this;
     const { set } = this.controls;
-    const shown = timeline.filter(
-      (entry) => entry.channel === (set.channel || this.view?.channel) && (!set.position || String(entry.position) === set.position),
+    const shown = (this.run?.timeline ?? []).filter(
+      (entry) => entry.channel === (set.channel || view?.channel) && (!set.position || String(entry.position) === set.position),
     );
-    for (const [name, chart] of Object.entries(this.charts)) chart.show(shown.map((entry) => [entry.unix_s, entry[name]]));
+    const at = shown.findLast((entry) => entry.channel === view?.channel && entry.time === view?.time && String(entry.position) === String(view?.position))?.unix_s;
+    const own = { snr: this.trust.snr, raised: this.trust.raised, latency_ms: view?.said.latency_ms };
+    for (const [name, chart] of Object.entries(this.charts)) chart.show(shown.map((entry) => [entry.unix_s, entry[name]]), { value: own[name] ?? NaN, at });
   }
 
   showRates() {
     const recent = this.drawnAt.filter((at) => performance.now() - at < 4000);
     const rate = recent.length > 1 ? (1000 * (recent.length - 1)) / (recent.at(-1) - recent[0]) : 0;
-    showRates(this.run, rate, this.state.server.state === "open" && this.state.link.state === "live");
+    showRates(this.run, rate, this.state.server.state === "open" && this.state.link.state === "live", this.view?.said.latency_ms);
   }
 
   showAlerts() {
-    this.state.run = this.run;
+    Object.assign(this.state, { run: this.run, trust: this.trust });
     const alert = alertFor(this.state);
     const box = byId("alert");
     box.dataset.level = alert?.level ?? "";
@@ -311,10 +333,10 @@ class Page {
     this.noticeSaid = this.notice;
   }
 
-  /** Warnings of the run, but for those that the alert says already. */
+  /** Warnings of the run, but for what the drawn volume itself says of its channel: the run's may be of another volume. */
   warnings() {
     const all = this.run?.warnings ?? [];
-    if (!this.state.distrusted) return all;
+    if (!this.view) return all;
     return all.filter((sentence) => !(sentence.includes("do not trust") && sentence.includes(this.view.channel)));
   }
 
@@ -335,11 +357,11 @@ class Page {
     const sheet = compose(this.stage, {
       raw: `Raw: ${byId("label-raw-note").textContent}`,
       restored: `Restored: ${byId("label-restored-note").textContent} ${byId("slab").textContent}`.trim(),
-      alert: this.alert?.level === "stop" ? this.alert.title : "",
+      alert: this.alert && this.alert.level !== "wait" ? this.alert : null,
       stamp: `${this.view.run}: ${this.stamp()}`,
       model: model ? `${model.model}, ${model.engine}, ${model.precision}, normalisation ${model.normalisation}` : "no model",
       contrast: `${whole(settings.low)} to ${whole(settings.high)} counts, gamma ${settings.gamma.toFixed(2)}, ${this.controls.colour}`,
-      overlay: settings.overlay ? "orange: invented, blue: erased" : "",
+      overlay: settings.overlay || settings.marks.length ? `orange: invented, blue: erased${settings.marks.length ? "; circles: where to look" : ""}` : "",
     });
     const { run, channel, time } = this.view;
     await save(sheet, `${run}_t${time}_${channel}.png`.replaceAll(/[^\w.-]+/g, "_"));

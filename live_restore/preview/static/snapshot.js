@@ -1,5 +1,7 @@
 // A PNG of what is seen, with its labels: nobody should have to guess later what was raw and what was a prediction.
 
+import { paintMarks } from "./marks.js";
+
 const CAPTION = 76;
 
 /** Compose the picture: the frame as drawn, labels over it, a caption below. */
@@ -15,6 +17,7 @@ export function compose(stage, words) {
   context.drawImage(canvas, 0, 0);
   context.scale(ratio, ratio);
   const [width, height] = [canvas.width / ratio, canvas.height / ratio];
+  paintMarks(context, stage.marks.laid, stage.panes()[1], ratio, height);
   drawDivider(context, stage, width, height);
   drawLabels(context, stage, words, width, height);
   drawCaption(context, words, height, width);
@@ -40,7 +43,7 @@ function drawLabels(context, stage, words, width, height) {
   write(context, words.raw, 16, 28, { size: 16, weight: 650 });
   const beside = stage.layout === "beside";
   write(context, words.restored, beside ? width / 2 + 16 : width - 16, 28, { size: 16, weight: 650, align: beside ? "left" : "right" });
-  if (words.alert) write(context, words.alert, width / 2, 60, { size: 16, weight: 650, colour: "#ff9b85", align: "center" });
+  if (words.alert) write(context, words.alert.title, width / 2, 60, { size: 16, weight: 650, colour: words.alert.level === "stop" ? "#ff9b85" : "#ffd27a", align: "center" });
   const bar = stage.scaleBar();
   context.fillStyle = "#f2f3f4";
   context.fillRect(16, height - 20, bar.pixels / stage.ratio, 4);

@@ -1,6 +1,7 @@
 // The frame with the images: where they lie in it, the divider, zoom and pan, and what is written over them.
 
 import { GlPainter } from "./gl_painter.js";
+import { Marks } from "./marks.js";
 import { PlainPainter } from "./plain_painter.js";
 
 const LARGEST_ZOOM = 64;
@@ -15,8 +16,8 @@ const HIDDEN_MS = 1000;
 const byId = (id) => document.getElementById(id);
 
 export class Stage {
-  /** `onDivider`: it was moved. `onPlace`: other parts of the image may be needed. */
-  constructor({ onDivider, onPlace }) {
+  /** `onDivider`: it was moved. `onPlace`: other parts of the image may be needed. `onMark`: a mark was chosen. */
+  constructor({ onDivider, onPlace, onMark }) {
     this.onDivider = onDivider;
     this.onPlace = onPlace;
     this.element = byId("stage");
@@ -28,6 +29,7 @@ export class Stage {
     this.pixelSize = null;
     this.painter = this.bestPainter();
     this.pointers = new Map();
+    this.marks = new Marks({ onGo: onMark, canvas: () => this.canvas });
     new ResizeObserver(() => this.resize()).observe(this.element);
     this.listen();
     document.addEventListener("visibilitychange", () => {
@@ -149,6 +151,18 @@ export class Stage {
     this.place.y = y - this.canvas.height / 2 / this.place.zoom;
   }
 
+  /** Bring a place (y, x, pixels of the image) to the middle of the restored side, at least twice as large as fitted. */
+  bringForward({ y, x }) {
+    if (!this.raw) return;
+    if (this.layout === "divide" && this.share > 80) this.setShare(50);
+    const fitted = Math.min(this.paneWidth() / this.raw.width, this.canvas.height / this.raw.height);
+    const zoom = Math.min(LARGEST_ZOOM, Math.max(this.place.zoom, 2 * fitted));
+    const middle = this.layout === "divide" ? ((1 + this.share / 100) / 2) * this.canvas.width : this.paneWidth() / 2;
+    this.place = { zoom, fitted: false, x: x + 0.5 - middle / zoom, y: y + 0.5 - this.canvas.height / 2 / zoom };
+    this.keepInSight();
+    this.placed();
+  }
+
   /** Zoom about a point of the frame, device pixels; without one, about its centre. */
   zoomBy(factor, x = this.paneWidth() / 2, y = this.canvas.height / 2) {
     if (!this.raw) return;
@@ -216,7 +230,7 @@ export class Stage {
     ];
   }
 
-  /** Draw now. `settings` has low, high, gamma, colours, overlay, opacity and dim. */
+  /** Draw now. `settings` has low, high, gamma, colours, overlay, opacity, dim, and marks: [{ place, words }]. */
   draw() {
     if (!this.settings) return;
     const scene = { threshold: THRESHOLD, ...this.settings, zoom: this.place.zoom, panes: this.panes(), invented: INVENTED, erased: ERASED };
@@ -224,6 +238,8 @@ export class Stage {
     this.painter.draw(scene);
     this.drawingMs = performance.now() - started;
     this.drawScale();
+    this.marks.show(this.settings.marks);
+    this.marks.lay(scene.panes[1], scene.zoom, this.ratio);
   }
 
   /** Length and words of the scale bar: a round number that is about an eighth of the pane. */
