@@ -118,7 +118,10 @@ def serve(
         Literal["frozen", "rolling", "volume"] | None,
         typer.Option(help="Where the percentiles come from. [dim]default: what the model says[/]"),
     ] = None,
-    max_waiting: Annotated[int | None, typer.Option(help="Volumes that may wait; more are left for backfill.", min=1)] = None,
+    max_waiting: Annotated[
+        int | None,
+        typer.Option(help="Volumes that may wait, besides one per channel; 0: the newest at any cost. More: backfill.", min=0),
+    ] = None,
     max_memory: Annotated[str, typer.Option(help="What waiting volumes may take, e.g. 4GB.")] = "4GB",
     deadline: Annotated[
         float | None, typer.Option(help="Seconds after which a volume that does not grow is given up.", min=0.1)
@@ -161,7 +164,7 @@ def serve(
         noise=camera_noise(rig.camera) if rig else None,
         references_ms=references_ms(rig),
         trust=trust,
-        max_waiting=max_waiting or said.max_waiting,
+        max_waiting=said.max_waiting if max_waiting is None else max_waiting,
         max_waiting_bytes=byte_size(max_memory, "--max-memory") or 1,
         deadline_s=deadline or said.deadline_s,
         records=records or said.records,

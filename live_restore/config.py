@@ -206,7 +206,7 @@ class Serve(Section):
     """
 
     address: str = Field(default="tcp://127.0.0.1:5757", pattern=r"^tcp://.+:\d+$")
-    max_waiting: int = Field(default=2, ge=1)
+    max_waiting: int = Field(default=2, ge=0)
     deadline_s: Positive = 60.0
     keys: FilePath | None = None
     records: FilePath | None = None

@@ -76,7 +76,7 @@ reference_exposure_ms = 1000.0
 model = "rcan3d_demo"
 
 [serve]
-max_waiting = 1                  # whoever watches wants the newest volume; the others are left for live-restore backfill
+max_waiting = 0                  # whoever watches wants the newest volume; the others are left for live-restore backfill
 
 [simulation]
 seed = {seed}

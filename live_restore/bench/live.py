@@ -238,8 +238,8 @@ def _deepcad(folder: Path, quick: bool, say: Say) -> tuple[Table, Any]:
     frames = 60 if quick else 900
     figures = {}
     for precision in ("f32", "bf16"):
-        # one volume may wait: whoever watches wants the newest, and the others are left for backfill
-        with _serving(folder, [_CARE], "--precision", precision, "--max-waiting", "1", "--trust", "newest") as server:
+        # nothing more than the next volume may wait: whoever watches wants the newest, and backfill restores the others
+        with _serving(folder, [_CARE], "--precision", precision, "--max-waiting", "0", "--trust", "newest") as server:
             say(f"490x490 at 30 Hz through a CARE network, {precision}: {frames} frames")
             options = {"address": server.where, "side": 490, "frames": frames, "rate_hz": 30.0}
             figures[f"490x490 at 30 Hz, CARE 3x3, 16 filters, {precision}"] = measure("latency", options, _HANG_S)

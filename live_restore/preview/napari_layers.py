@@ -190,6 +190,8 @@ def caption(view: View) -> str:
         parts.append("not restored")
     if isinstance(trust, Mapping) and trust.get("trusted") is False:
         parts.append(f"DO NOT TRUST the restored image: {trust.get('why', '')}")
+    elif isinstance(trust, Mapping) and trust.get("doubts"):
+        parts.append(f"look twice at the restored image: {trust['doubts'][0]}")
     return "; ".join(parts) + "\nraw is the record, restored is a prediction"
 
 

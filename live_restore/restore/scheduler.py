@@ -52,8 +52,8 @@ class Scheduler:
     """
 
     def __init__(self, max_waiting: int = 4, max_waiting_bytes: int = 4 << 30) -> None:
-        if max_waiting < 1 or max_waiting_bytes < 1:
-            raise ValueError(f"max_waiting {max_waiting} and max_waiting_bytes {max_waiting_bytes} must be at least 1")
+        if max_waiting < 0 or max_waiting_bytes < 1:
+            raise ValueError(f"max_waiting {max_waiting} must be at least 0, max_waiting_bytes {max_waiting_bytes} at least 1")
         self.max_waiting, self.max_waiting_bytes = max_waiting, max_waiting_bytes
         self.offered = self.taken = self.settled = 0
         self._waiting: deque[Job] = deque()

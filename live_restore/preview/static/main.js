@@ -167,6 +167,7 @@ class Page {
 
   /** Say what the drawn volume says of itself; all of it at once, in the frame in which its image appears. */
   tellDrawn() {
+    this.trustPanel.show(this.trust, this.view.planes);
     this.showTimeline();
     this.showRates();
     this.showAlerts();
@@ -271,7 +272,6 @@ class Page {
     const { run, status } = this;
     this.offer();
     this.showRates();
-    this.trustPanel.show(this.trust, this.view?.planes);
     showDose(run?.exposure_ms);
     showModel(this.modelOf(this.view?.channel), this.view?.said.provenance ?? {});
     showLatency(run?.latency_ms);
