@@ -4,9 +4,11 @@ import json
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from preview_server import Mood, StandIn, cells
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -14,6 +16,7 @@ from websockets.sync.client import connect
 
 from live_restore.errors import WireError
 from live_restore.frames import VolumeKey
+from live_restore.launch import start_viewer
 from live_restore.preview import web
 from live_restore.preview.conversation import Conversation, Link, Seen, Wish
 from live_restore.preview.door import Door, is_loopback
@@ -512,15 +515,17 @@ def test_an_address_that_cannot_be_used_is_said():
 def test_a_viewer_that_never_acknowledges_costs_no_memory():
     """Six viewers of large views, of which five ask once and never read; the sixth reads hundreds."""
     movie = cells(size=256, planes=1, times=2, channels={"GFP": "nuclei"})
-    with StandIn(movie, mood=Mood(every_s=0.004)) as server, Preview(server.address, port=0) as served:
+    with StandIn(movie, mood=Mood(every_s=0.004)) as server, start_viewer(server.address, 0) as viewer:
+        process = psutil.Process(viewer.process.pid)
+        served = SimpleNamespace(url=viewer.where, port=int(viewer.where.rstrip("/").rpartition(":")[2]))
         asleep = [_silent_viewer(served) for _ in range(5)]
         with watching(served) as awake:
             for _ in range(50):
                 next_seen(awake)
-            before = _resident_mb()
+            before = process.memory_info().rss / 1e6
             for _ in range(400):
                 next_seen(awake)
-            grown = _resident_mb() - before
+            grown = process.memory_info().rss / 1e6 - before
         for socket_ in asleep:
             socket_.close()
     # 400 views of 262 kB for each of five sleepers would be 500 MB
@@ -542,9 +547,3 @@ def _silent_viewer(served):
     assert len(text) < 126
     plain.sendall(frame * 100)
     return plain
-
-
-def _resident_mb():
-    import psutil
-
-    return psutil.Process().memory_info().rss / 1e6

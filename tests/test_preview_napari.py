@@ -35,6 +35,7 @@ def test_the_caption_says_what_it_is():
     assert caption(view()).startswith("time 3, position 0, GFP; maximum of 5 planes\nraw is the record")
     assert "provisional: 2 of 5 planes" in caption(view(slab=2))
     assert "DO NOT TRUST the restored image: too dim" in caption(view(said={"trust": {"trusted": False, "why": "too dim"}}))
+    assert "look twice at the restored image: one" in caption(view(said={"trust": {"trusted": True, "doubts": ["one", "two"]}}))
     assert "not restored" in caption(view(restored=None))
 
 

@@ -202,7 +202,7 @@ def test_one_wrong_structure_in_a_stack_is_a_place_to_look_at():
     assert 0 < figures["strong"] < 2e-4 and figures["strong_places"] == 1
     (doubt,) = figures["doubts"]
     place = figures["places"][0]
-    at = f"(y={place['y']}, x={place['x']}, plane 7)"
+    at = f"(y={place['y']}, x={place['x']}, plane 8)"
     assert doubt.startswith(f"look at {at}: the network invented a structure, ") and doubt.endswith(
         "standard deviations beyond noise"
     )
@@ -244,7 +244,7 @@ def test_much_that_is_wrong_is_said_in_per_cent():
     figures = TrustCheck(PLAIN).check(expose(electrons), counts(shown)).figures
     assert not figures["trusted"]
     assert figures["why"].startswith("the network removed or invented structure on ")
-    assert "plane 1" in figures["why"]
+    assert "plane 2" in figures["why"]
 
 
 def test_a_constant_image_is_no_restoration():
@@ -527,7 +527,7 @@ def test_reasons_and_notes_are_sentences():
     assert reasons({**few, "strong": 0.0, "strong_places": 0, "strong_in_a_plane": 0, "places": []}, 512**2) == []
     there = {**place, "z": 11, "score": 22.1, "sign": "erased"}
     assert doubts([there]) == [
-        "look at (y=312, x=88, plane 11): the network removed a structure, 22 standard deviations beyond noise"
+        "look at (y=312, x=88, plane 12): the network removed a structure, 22 standard deviations beyond noise"
     ]
     assert doubts([]) == [] and len(doubts([there] * 5)) == 3
     assert notes(figures, "why not") == ["why not"]

@@ -68,7 +68,7 @@ def _beyond(place: Mapping[str, Any]) -> str:
 
 
 def _where(place: Mapping[str, Any]) -> str:
-    plane = f", plane {place['z']}" if place["z"] else ""
+    plane = f", plane {place['z'] + 1}" if place["z"] else ""  # counted from 1, as the screen does
     return f"(y={place['y']}, x={place['x']}{plane})"
 
 
