@@ -25,6 +25,8 @@ _TIMELINE, _WARNINGS = 300, 20
 # What the hook left out lately is judged over this long.
 _BEHIND_S = 10.0
 _MOST_CHANNELS = 64
+# What is kept of a plan; whatever else a client says is not, for it may say it again and again.
+_PLANNED = frozenset({"times", "positions", "channels", "planes", "frames", "interval_s", "z_step_um", "pixel_size_um", "shape"})
 
 
 @dataclass(slots=True)
@@ -97,7 +99,8 @@ class Run:
     def begin(self, begin: Begin, client: bytes, now_ns: int) -> None:
         """Note that the run begins, or goes on."""
         self.raw = Path(begin.raw) if begin.raw else self.raw
-        self.plan, self.results, self.client = {**self.plan, **begin.plan}, begin.results, client
+        said = {name: what for name, what in begin.plan.items() if name in _PLANNED}
+        self.plan, self.results, self.client = {**self.plan, **said}, begin.results, client
         self.ended = self.closed = False
         self.heard_ns = now_ns
 
