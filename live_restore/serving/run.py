@@ -26,7 +26,9 @@ _TIMELINE, _WARNINGS = 300, 20
 _BEHIND_S = 10.0
 _MOST_CHANNELS = 64
 # What is kept of a plan; whatever else a client says is not, for it may say it again and again.
-_PLANNED = frozenset({"times", "positions", "channels", "planes", "frames", "interval_s", "z_step_um", "pixel_size_um", "shape"})
+_PLANNED = frozenset(
+    {"times", "positions", "channels", "planes", "frames", "interval_s", "z_step_um", "pixel_size_um", "shape"}
+)
 
 
 @dataclass(slots=True)
