@@ -105,5 +105,5 @@ def test_what_waits_can_be_withdrawn():
 
 @pytest.mark.parametrize("limits", [{"max_waiting": -1}, {"max_waiting_bytes": 0}])
 def test_limits_that_hold_nothing(limits):
-    with pytest.raises(ValueError, match="must be at least 0, max_waiting_bytes -?[0-9]+ at least 1"):
+    with pytest.raises(ValueError, match=r"must be at least 0, max_waiting_bytes -?[0-9]+ at least 1"):
         Scheduler(**limits)
