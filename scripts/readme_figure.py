@@ -42,7 +42,7 @@ def shrink(figure: Path) -> None:
         height = round(drawn.height * WIDTH / drawn.width)
         small = drawn.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
     FIGURE.parent.mkdir(parents=True, exist_ok=True)
-    small.quantize(128).save(FIGURE, optimize=True)
+    small.quantize(256, Image.Quantize.FASTOCTREE).save(FIGURE, optimize=True)
 
 
 if __name__ == "__main__":
