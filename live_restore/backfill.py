@@ -8,13 +8,14 @@ files are laid out, nor how a network is run.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from live_restore.errors import EngineError, ImageError
 from live_restore.frames import Restored, VolumeKey
+from live_restore.listener import Listener, Silence
 from live_restore.records.raw_volumes import RawRun, RawVolume, Spacing, open_raw
 from live_restore.records.runs import HOOK, RESTORE, RUN, RunFolder, run_folder
 from live_restore.records.sidecar import Sidecar
@@ -32,32 +33,6 @@ LEFT = {
     "empty": "the raw dataset holds nothing but zeros there: never written",
     "failed": "they could not be restored; the warnings say why",
 }
-
-
-class Listener(Protocol):
-    """Who is told how far the work is, as in `live_restore.offline`."""
-
-    def image(self, name: str, volumes: int, already: int) -> None:
-        """Tell that the run begins: this many volumes, of which some are restored already."""
-
-    def tile(self, done: int, total: int) -> None:
-        """Tell that a tile of the volume in hand is done."""
-
-    def volume(self) -> None:
-        """Tell that a volume is restored and written."""
-
-
-class Silence:
-    """Nobody listens."""
-
-    def image(self, name: str, volumes: int, already: int) -> None:
-        """Ignore it."""
-
-    def tile(self, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def volume(self) -> None:
-        """Ignore it."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from live_restore.channels import Assignment, Part, plan_channels
 from live_restore.errors import EngineError, ImageError, LiveRestoreError
 from live_restore.frames import Restored
 from live_restore.intensity import Pixels
+from live_restore.listener import Listener, Silence
 from live_restore.outputs import Options, Outputs, plan_outputs
 from live_restore.provenance import describe_job, sample
 from live_restore.records.images import Image, ImageInfo, find_inputs, open_images
@@ -71,32 +71,6 @@ class Outcome:
         """Keep a warning, once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
-
-
-class Listener(Protocol):
-    """Who is told how far the work is; the command line draws bars from it."""
-
-    def image(self, name: str, volumes: int, already: int) -> None:
-        """Tell that an image begins: this many volumes, of which some were restored by an earlier run."""
-
-    def tile(self, done: int, total: int) -> None:
-        """Tell that a tile of the volume in hand is done."""
-
-    def volume(self) -> None:
-        """Tell that a volume is restored and written."""
-
-
-class Silence:
-    """Nobody listens."""
-
-    def image(self, name: str, volumes: int, already: int) -> None:
-        """Ignore it."""
-
-    def tile(self, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def volume(self) -> None:
-        """Ignore it."""
 
 
 def restore_files(

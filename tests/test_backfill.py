@@ -14,9 +14,10 @@ from bare_clients import BareHook, options, settled, until
 from ndstorage import NDTiffDataset
 from tiny_packages import smoothing_facts, write_smoothing_package
 
-from live_restore.backfill import Silence, backfill
+from live_restore.backfill import backfill
 from live_restore.errors import ImageError, ModelError
 from live_restore.frames import VolumeKey, volume_key
+from live_restore.listener import Silence
 from live_restore.models.facts import FrozenRange, Normalisation
 from live_restore.models.package import open_package
 from live_restore.records.account import account
@@ -376,7 +377,8 @@ def test_a_full_disk_is_told_with_its_cure(tmp_path, package):
     code = """
 import resource, sys
 from pathlib import Path
-from live_restore.backfill import backfill, Silence
+from live_restore.backfill import backfill
+from live_restore.listener import Silence
 from live_restore.errors import ImageError
 class Limits(Silence):
     def tile(self, done, total): resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))

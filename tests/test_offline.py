@@ -118,7 +118,8 @@ import sys, time
 from pathlib import Path
 from live_restore.channels import Assignment
 from live_restore.models.package import open_package
-from live_restore.offline import Silence, restore_files
+from live_restore.listener import Silence
+from live_restore.offline import restore_files
 from live_restore.outputs import Options
 from live_restore.restorer import Restorer
 class Slow(Silence):
