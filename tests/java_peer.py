@@ -48,24 +48,24 @@ def exchange(processor, images, metadata):
         except BaseException as error:  # told to the test
             errors.append(error)
 
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
-    assert connected.wait(_DEADLINE_S)
-    pull.connect(f"tcp://127.0.0.1:{from_python}")
-    for number, (image, said) in enumerate(zip(images, metadata, strict=True)):
-        push.send_multipart(_message(number, image, said))
-    push.send_multipart([json.dumps({"special": "finished"}).encode()])
-    deadline = time.monotonic() + _DEADLINE_S
-    while pull.poll(max(0, int((deadline - time.monotonic()) * 1000))):
-        parts = pull.recv_multipart()
-        said = json.loads(parts[0].decode("iso-8859-1"))
-        if said.get("special") == "finished":
-            break
-        back.append((said["metadata"], parts[2]))
-    thread.join(_DEADLINE_S)
-    push.close(0)
-    pull.close(0)
-    context.term()
+    try:
+        thread = threading.Thread(target=loop, daemon=True)
+        thread.start()
+        assert connected.wait(_DEADLINE_S)
+        pull.connect(f"tcp://127.0.0.1:{from_python}")
+        for number, (image, said) in enumerate(zip(images, metadata, strict=True)):
+            push.send_multipart(_message(number, image, said))
+        push.send_multipart([json.dumps({"special": "finished"}).encode()])
+        deadline = time.monotonic() + _DEADLINE_S
+        while pull.poll(max(0, int((deadline - time.monotonic()) * 1000))):
+            parts = pull.recv_multipart()
+            said = json.loads(parts[0].decode("iso-8859-1"))
+            if said.get("special") == "finished":
+                break
+            back.append((said["metadata"], parts[2]))
+        thread.join(_DEADLINE_S)
+    finally:  # a context with open sockets would block whoever collects it, for ever
+        context.destroy(linger=0)
     return back, errors
 
 
