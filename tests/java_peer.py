@@ -5,6 +5,7 @@ It sends images as the Java engine does, and hands on what comes back. The JVM i
 
 import json
 import queue
+import socket
 import sys
 import threading
 import time
@@ -37,9 +38,9 @@ def exchange(processor, images, metadata):
     context = zmq.Context()
     push, pull = context.socket(zmq.PUSH), context.socket(zmq.PULL)
     to_python = push.bind_to_random_port("tcp://127.0.0.1")
-    free = context.socket(zmq.PULL)
-    from_python = free.bind_to_random_port("tcp://127.0.0.1")
-    free.close(0)
+    with socket.socket() as free:  # closed at once, where ZeroMQ would unbind some time later
+        free.bind(("127.0.0.1", 0))
+        from_python = free.getsockname()[1]
     connected = threading.Event()
 
     def loop():
