@@ -11,7 +11,9 @@
     ├── ConfigError       a hardware configuration or acquisition plan says what cannot be
     ├── WireError         the restore process cannot be reached, or the address cannot be used
     │   └── BadMessage          a message breaks the protocol; it is refused and counted
-    └── AcquisitionError  an acquisition ended otherwise than it was asked to
+    ├── AcquisitionError  an acquisition ended otherwise than it was asked to
+    ├── PairError         low and high-light images that do not make a pair, or a folder of pairs that cannot be used
+    └── TrainingError     training cannot begin, or cannot go on
 
 A wrong argument is a plain ``ValueError`` or ``TypeError``. Every message names the value, the limit and the
 cure; the command line prints it as one sentence, without a traceback.
@@ -56,3 +58,11 @@ class BadMessage(WireError):
 
 class AcquisitionError(LiveRestoreError):
     """An acquisition ended otherwise than it was asked to: frames missing, devices failed, no progress."""
+
+
+class PairError(LiveRestoreError):
+    """Low and high-light images do not make a pair, or a folder of pairs cannot be read, written or used."""
+
+
+class TrainingError(LiveRestoreError):
+    """Training cannot begin or cannot go on: too few pairs, impossible options, a loss that is no number, a wrong checkpoint."""

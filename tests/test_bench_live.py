@@ -50,4 +50,5 @@ def test_every_raw_frame_is_saved_whatever_becomes_of_the_restore_process(tmp_pa
     assert cases["alive (identity)"]["hook"]["receipted"] > 0
     assert cases["absent"]["hook"]["unattached"] == 400
     killed = cases["killed in the middle, and started again"]["hook"]
-    assert killed["receipted"] and killed["unattached"]
+    # how many frames nobody waited for depends on how fast the new process was there; none may be missing from the account
+    assert 0 < killed["receipted"] < 400, killed
