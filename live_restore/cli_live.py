@@ -26,6 +26,7 @@ from live_restore.terminal_live import (
     print_backfilled,
     print_demo,
     print_finding,
+    print_learned,
     print_tally,
     status_page,
 )
@@ -84,13 +85,23 @@ def demo(
     ] = "pymmcore-plus",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the preview in the browser.")] = True,
     record: Annotated[Path | None, typer.Option(help="Also write what happened as JSON, for automatic checks.")] = None,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Take pairs, train a network on them, and put it to work while filming.")
+    ] = False,
+    minutes: Annotated[float, typer.Option(help="With --learn: how long training may take.", min=0.05)] = 5.0,
 ) -> None:
     """Watch a simulated microscope film living cells at low light, restored while it runs.
 
     Nothing is needed: no microscope, no download, no GPU. Starts the restore process, the preview and Micro-Manager's
     demo devices with a simulated camera, takes a two-channel 3D time-lapse with one fiftieth of the usual light, and ends
     with a summary and a before/after figure. Ctrl-C ends it early.
+
+    With --learn it goes the whole way, in ten minutes: pairs at twenty positions, the camera's noise from them, a network
+    trained on them, filming without any network, and the new one promoted into the running acquisition.
     """
+    if learn:
+        _demo_learn(output, minutes, seed, browser, record)
+        return
     from live_restore.demo import run_demo
 
     with Frames(err) as frames:
@@ -101,6 +112,17 @@ def demo(
         record.write_text(json.dumps(shown.as_json(), indent=1), encoding="utf-8")
     if not shown.account.balanced:
         raise typer.Exit(1)
+
+
+def _demo_learn(output: Path, minutes: float, seed: int, browser: bool, record: Path | None) -> None:
+    from live_restore.learn import run_learn
+
+    with Frames(err) as frames:
+        learned = run_learn(output, minutes=minutes, listener=frames, seed=seed, browser=browser)
+    print_learned(out, learned)
+    if record:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(learned.as_json(), indent=1), encoding="utf-8")
 
 
 def serve(
@@ -149,7 +171,7 @@ def serve(
       [bold]live-restore serve --config my_rig.toml[/]
     """
     from live_restore.config import Serve
-    from live_restore.configured import camera_noise, model_choices, references_ms
+    from live_restore.configured import camera_noise, model_choices, promoted_words, references_ms
     from live_restore.server import ServeOptions
     from live_restore.server import serve as run
 
@@ -173,7 +195,7 @@ def serve(
     )
     for choice in choices:
         channel = "every other channel" if choice.channel == "*" else choice.channel
-        err.print(f"loading {escape(choice.package.name)} for {escape(channel)}")
+        err.print(f"loading {escape(choice.package.name)} for {escape(channel)}{escape(promoted_words(rig, choice))}")
     if with_parent:
         end_with_parent(_interrupt)
     run(options, ready=lambda where: print(f"listening on {where}", flush=True))

@@ -212,6 +212,22 @@ class Serve(Section):
     records: FilePath | None = None
 
 
+class Learn(Section):
+    """What is learnt on this microscope.
+
+    Attributes
+    ----------
+    models : Path
+        Folder of the models that were promoted, and of the journals that say so.
+    pairs : Path
+        Folder of the calibrations that are kept, each a folder of pairs; every new model is judged on all of them.
+    """
+
+    # defaults lie beside the file too
+    models: FilePath = Field(default=Path("models"), validate_default=True)
+    pairs: FilePath = Field(default=Path("pairs"), validate_default=True)
+
+
 class Simulation(Section):
     """The demo microscope's specimen and camera.
 
@@ -254,6 +270,7 @@ class HardwareConfig(Section):
     light: Light | None = None
     channels: dict[str, Channel] = Field(min_length=1)
     serve: Serve = Serve()
+    learn: Learn = Field(default={}, validate_default=True)
     simulation: Simulation = Simulation()
 
     @model_validator(mode="after")

@@ -12,6 +12,8 @@ import numpy as np
 from live_restore.arguments import package_path, split_model
 from live_restore.config import CameraFacts, HardwareConfig
 from live_restore.errors import ConfigError
+from live_restore.models.package import open_package
+from live_restore.records.promotions import Promotions
 from live_restore.restore.noise import CameraNoise
 from live_restore.restorer import Mode
 from live_restore.server import ModelChoice
@@ -47,7 +49,7 @@ def _maps(path: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float
 def model_choices(
     config: HardwareConfig | None, models: Sequence[str], engine: str | None, precision: str | None, mode: Mode | None
 ) -> tuple[ModelChoice, ...]:
-    """Choose the models: those of the configuration, and in their place those that were named.
+    """Choose the models: those of the configuration, in their place those promoted, and before all those that were named.
 
     Parameters
     ----------
@@ -56,6 +58,11 @@ def model_choices(
         PACKAGE or CHANNEL=PACKAGE.
     engine, precision, mode : str or None
         For all of them, in place of what the configuration says.
+
+    Raises
+    ------
+    ConfigError
+        If a model that was promoted is gone, or is no longer what it was.
     """
     chosen = {} if config is None else _configured(config)
     for text in models:
@@ -69,11 +76,46 @@ def model_choices(
 
 
 def _configured(config: HardwareConfig) -> dict[str, ModelChoice]:
-    return {
-        name: ModelChoice(name, package_path(channel.model), channel.engine, channel.precision, channel.normalisation)
-        for name, channel in config.channels.items()
-        if channel.model != "none"
-    }
+    choices = {name: configured_choice(config, name) for name in config.channels}
+    return {name: choice for name, choice in choices.items() if choice is not None}
+
+
+def configured_choice(config: HardwareConfig, channel: str) -> ModelChoice | None:
+    """Choose the model of one channel: the promoted one, else that of the configuration; None if it has none.
+
+    Raises
+    ------
+    ConfigError
+        If the model that was promoted is gone, or is no longer what it was.
+    """
+    said, promotions = config.channels[channel], Promotions(config.learn.models, channel)
+    serving = promotions.serving
+    if serving is None:
+        return None if said.model == "none" else choice_for(config, channel, package_path(said.model))
+    path = promotions.path(serving)
+    found = open_package(path).onnx_sha256
+    if found != serving.sha256:
+        raise ConfigError(
+            f"{path} has another network (sha256 {found[:12]}...) than the one promoted for {channel} on {serving.when} "
+            f"({serving.sha256[:12]}...); promote it anew, or: live-restore rollback --channel {channel}"
+        )
+    return choice_for(config, channel, path)
+
+
+def choice_for(config: HardwareConfig, channel: str, package: Path) -> ModelChoice:
+    """Say how a package would be served for a channel: with the engine and normalisation of the configuration."""
+    said = config.channels[channel]
+    return ModelChoice(channel, package, said.engine, said.precision, said.normalisation)
+
+
+def promoted_words(config: HardwareConfig | None, choice: ModelChoice) -> str:
+    """Say when the package of a choice was promoted; nothing if it was not."""
+    promotions = None if config is None else Promotions(config.learn.models, choice.channel)
+    serving = promotions.serving if promotions else None
+    if promotions is None or serving is None or promotions.folder / serving.package != choice.package:
+        return ""
+    insisted = ", by force" if serving.forced else ""
+    return f", promoted on {serving.when} by {serving.by}{insisted}"
 
 
 def references_ms(config: HardwareConfig | None) -> dict[str, float]:

@@ -4,8 +4,9 @@ Receives options; hands on nothing, and ends when it is told to. This is where t
 its own in `live_restore.serving`::
 
     clients ══ network ──► restore ──► check ──► record
-                  ▲           │          │
-                  └───────────┴──────────┘   restored volumes for the acquisition, views for the viewers
+                  ▲ │         │          │          ▲
+                  └─┼─────────┴──────────┤          │   restored volumes for the acquisition, views for the viewers
+                    └────────────────────┴─► compare┘   with reference volumes at high light, where there are any
 
 It does not know acquisition engines or browsers.
 """
@@ -31,6 +32,7 @@ from live_restore.records.runs import volume_words
 from live_restore.restore.noise import CameraNoise
 from live_restore.restore.scheduler import Scheduler
 from live_restore.serving.checking import Checking, Checks, NoChecks, checked, said_of
+from live_restore.serving.comparing import Comparing
 from live_restore.serving.models import ModelChoice, Models, choice_of
 from live_restore.serving.network import Network, Parts
 from live_restore.serving.recording import Recording
@@ -158,10 +160,12 @@ class Server:
         self._runs, self._views = Runs(), Views(options.max_waiting_bytes)
         self._checks: Checks | NoChecks = NoChecks() if options.trust == "none" else Checks(options.noise)
         self._recording = Recording(options.records, lambda: {"models": self._models.described()})
+        self._comparing = Comparing(self._recording, options.noise)
         self._checking = Checking(
             NoChecks() if options.trust == "before" else self._checks,
             self._views,
             self._recording,
+            self._comparing,
             newest_only=options.trust == "newest",
             looking=lambda: self._network.looking,
             shown=self._listener.wake,
@@ -176,6 +180,7 @@ class Server:
                 self._runs,
                 self._restoring,
                 self._checking,
+                self._comparing,
                 self._recording,
                 self._views,
                 Status(identity, self._models, self._runs),
@@ -190,7 +195,7 @@ class Server:
 
     def start(self) -> None:
         """Begin to serve."""
-        for part in (self._recording, self._checking, self._restoring, self._thread):
+        for part in (self._recording, self._comparing, self._checking, self._restoring, self._thread):
             part.start()
 
     def stop(self) -> None:
@@ -238,6 +243,7 @@ class Server:
             self._draining, self._deadline_s = 2, time.monotonic() + _AT_ONCE_S
             self._restoring.stop(at_once=True)
             self._checking.hurry()
+            self._comparing.hurry()
             self._recording.hurry()
         return self._draining > 0 and self._have_ended()
 
@@ -250,6 +256,9 @@ class Server:
                 self._checking.finish(run)
         self._checking.stop()
         if not self._checking.join(0) and not late:
+            return False
+        self._comparing.stop()
+        if not self._comparing.join(0) and not late:
             return False
         self._recording.stop()
         return self._recording.join(0) or late
@@ -278,6 +287,7 @@ class Server:
         if run is None:
             return
         run.volume("failed")
+        self._comparing.unrestored(run, volume)
         run.warn(f"failed {volume.key.channel}", f"{volume.key} could not be restored: {why}")
         self._recording.note(run, "failed", **volume_words(volume.key), planes=len(volume.infos), why=why)
 

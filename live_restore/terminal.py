@@ -56,6 +56,10 @@ class Bars:
         """Move the bar of a task that counts something else, such as files."""
         self._progress.update(self._volumes, completed=done, total=total, unit="files")
 
+    def step(self, name: str, done: int, total: int, unit: str) -> None:
+        """Move the bar of one task from start to end."""
+        self._progress.update(self._volumes, description=escape(name), completed=done, total=total, unit=unit, visible=True)
+
     def __enter__(self) -> Self:
         self._progress.start()
         return self

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from live_restore.backfill import Backfilled
     from live_restore.demo import Shown
     from live_restore.doctor.findings import Finding
+    from live_restore.learn import Learned
     from live_restore.records.account import Account
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -100,6 +101,27 @@ def print_tally(console: Console, findings: "Sequence[Finding]") -> None:
     console.print(f"{counts['ok']} fine, {counts['warning']} to look at, {counts['problem']} to put right")
 
 
+def print_learned(console: Console, learned: "Learned") -> None:
+    """Print what the demo learned: every image that had a reference, before and after the promotion."""
+    table = Table(
+        "time point", "raw", "restored", "gain", title="against the references at high light, PSNR", title_justify="left"
+    )
+    for one in learned.compared:
+        restored = "no network yet" if one.restored_db is None else f"{one.restored_db:.1f} dB"
+        gain = "" if one.restored_db is None else f"{one.restored_db - one.raw_db:+.1f} dB"
+        table.add_row(str(one.time), f"{one.raw_db:.1f} dB", restored, gain)
+    console.print(table)
+    gain_db = learned.gain_db
+    gained = "no image was restored" if gain_db is None else f"after the promotion restoring gained {gain_db:+.1f} dB (median)"
+    console.print(f"{learned.accepted} pairs from {learned.positions} positions; {gained}")
+    console.print(", ".join(f"{name} {seconds:.0f} s" for name, seconds in learned.seconds.items()))
+    for sentence in learned.warnings:
+        console.print(f"[yellow]warning:[/] {escape(sentence)}")
+    console.print(f"the model and its report: [bold]{escape(str(learned.package))}[/]")
+    console.print(f"raw data: [bold]{escape(str(learned.raw))}[/]")
+    console.print("raw is the record, restored is a prediction")
+
+
 def print_demo(console: Console, shown: "Shown") -> None:
     """Print what the demo saw."""
     table = Table(
@@ -141,8 +163,28 @@ def _run(run: Mapping[str, Any]) -> list[Any]:
     total = run.get("latency_ms", {}).get("total")
     if total:
         parts.append(f"latency: median {total['p50']:.0f} ms, p95 {total['p95']:.0f} ms, p99 {total['p99']:.0f} ms")
+    parts += _references(run.get("references", ()))
     parts += [f"[yellow]warning:[/] {escape(str(sentence))}" for sentence in run.get("warnings", ())]
     return parts
+
+
+def _references(compared: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per channel: the newest comparison with a reference volume, and how many there are."""
+    by_channel: dict[str, list[Mapping[str, Any]]] = {}
+    for each in compared:
+        by_channel.setdefault(str(each.get("channel")), []).append(each)
+    return [
+        f"against the reference, {escape(channel)}: {escape(_compared(of_it[-1]))}; the last of {len(of_it)}"
+        for channel, of_it in by_channel.items()
+    ]
+
+
+def _compared(each: Mapping[str, Any]) -> str:
+    raw_db, restored_db, gain_db = (each.get(name) for name in ("raw_psnr_db", "psnr_db", "gain_db"))
+    raw = "raw -" if raw_db is None else f"raw {raw_db:.1f} dB"
+    gain = "" if gain_db is None else f" ({gain_db:+.1f} dB)"
+    restored = "not restored" if restored_db is None else f"restored {restored_db:.1f} dB{gain} by {each.get('model')}"
+    return f"{raw}, {restored}, time {each.get('time')}"
 
 
 def _ledger(where: str, counts: Mapping[str, int]) -> str:

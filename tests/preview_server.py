@@ -96,8 +96,10 @@ class Mood:
     places: list = field(default_factory=list)
     restores: bool = True
     warnings: list = field(default_factory=list)
+    references: list = field(default_factory=list)  # `unix_s` from the start of the process
     model_state: str = "ready"
     why_failed: str = ""
+    limits: dict = field(default_factory=dict)
 
 
 class StandIn:
@@ -247,7 +249,7 @@ class StandIn:
         model = {"sha256": "9f2c61d05be8a4", "engine": "openvino 2026.4.1, f32, on AMD EPYC", "precision": "f32"}
         models = [
             {"channel": c, "model": f"care3d_{kind}", **model, "normalisation": "frozen", "state": mood.model_state,
-             "why": mood.why_failed}
+             "why": mood.why_failed, "limits": mood.limits}
             for c, kind in CHANNELS.items()
         ]  # fmt: skip
         latency = {"wire": 0.4, "assemble": 0.2, "queue": 1.1, "restore": 21.4, "trust": 1.9, "write": 5.2, "total": 31.0}
@@ -265,6 +267,7 @@ class StandIn:
             "bytes_free": 412e9,
             "latency_ms": {stage: {"p50": ms, "p95": 1.3 * ms, "p99": 1.9 * ms} for stage, ms in latency.items()},
             "timeline": self._timeline,
+            "references": [{**entry, "unix_s": self._started_s + entry["unix_s"]} for entry in mood.references],
             "exposure_ms": {c: {"frames": taken, "low_ms": taken * 2.0, "reference_ms": taken * 100.0} for c in self.movie},
             "warnings": mood.warnings,
         }

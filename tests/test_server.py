@@ -357,11 +357,12 @@ def test_the_status_tells_everything(server):
         )
         said = status(server.address)
     assert said["server"]["state"] == "serving" and said["server"]["address"] == server.address
-    assert {"network", "restore", "check", "record"} <= set(said["server"]["threads"])
+    assert {"network", "restore", "check", "compare", "record"} <= set(said["server"]["threads"])
     (model,) = said["models"]
     assert (model["channel"], model["model"], model["state"], model["precision"]) == ("*", "CARE 2D demo", "ready", "f32")
     assert run["exposure_ms"] == {"GFP": {"frames": 3, "low_ms": 30.0, "reference_ms": 300.0}}
-    assert {"time", "position", "channel", "snr", "raised", "unix_s", "latency_ms"} == set(run["timeline"][0])
+    point = {"time", "position", "channel", "snr", "raised", "unix_s", "latency_ms"}
+    assert point == set(run["timeline"][1]) == set(run["timeline"][0]) - {"reference"}
     assert set(run["latency_ms"]) == {"wire", "assemble", "queue", "restore", "trust", "write", "total"}
     assert set(run["latency_ms"]["total"]) == {"p50", "p95", "p99"}
     assert run["bytes_free"] > 0 and run["state"] == "running" and run["frames_per_s"] > 0

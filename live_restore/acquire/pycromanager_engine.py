@@ -35,11 +35,15 @@ class Engine:
     ----------
     device_words : str
         What a device said when it last failed; the engine's own errors leave it out.
+    failed_event : BaseException or None
+        What the first event that failed by itself ended with: of an event that is not merged with others, the engine tells
+        nobody.
     """
 
     def __init__(self, python_backend: bool) -> None:
         self.python_backend = python_backend
         self.device_words = ""
+        self.failed_event: BaseException | None = None
         self._acquisition: Any = None
         self._inner: Any = None
         self._core: Any = None
@@ -72,6 +76,7 @@ class Engine:
                 setattr(engine, name, executor)
             executor.submit(int)  # a first task makes the thread, here and now
         self._listen(engine.core)
+        self._look_at_events(engine)
         if engine.core not in _quietened:
             _quietened.append(engine.core)
             atexit.register(_quieten, engine.core)
@@ -90,8 +95,25 @@ class Engine:
         core.log_message = tee
         self._core, self._own_log = core, own
 
+    def _look_at_events(self, engine: Any) -> None:
+        """Look at what every event ended with."""
+        submit = type(engine).submit_event_iterator
+
+        def noted(events: Any) -> Any:
+            future = submit(engine, events)
+            future.add_done_callback(self._note)
+            return future
+
+        engine.submit_event_iterator = noted
+
+    def _note(self, future: Any) -> None:
+        if not future.cancelled() and self.failed_event is None:
+            self.failed_event = future.exception()
+
     def stop_listening(self) -> None:
-        """Leave the core as it was."""
+        """Leave engine and core as they were."""
+        if self.python_backend and (engine := _singleton()) is not None:
+            vars(engine).pop("submit_event_iterator", None)
         if self._core is not None:
             with suppress(AttributeError):
                 del self._core.log_message

@@ -4,6 +4,7 @@ Receives a hardware configuration and names of groups, presets and powers; hands
 with the nearest right name. It does not know what is acquired.
 """
 
+import atexit
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -24,7 +25,7 @@ def open_core(config: HardwareConfig) -> Any:
     if config.micromanager.demo:
         from live_restore.acquire.simulate.microscope import demo_core
 
-        return demo_core(config)
+        return _quiet_at_exit(demo_core(config))
     try:
         return _running_application(config) if config.micromanager.backend == "java" else _devices(config)
     except Exception as error:  # whatever a driver may raise
@@ -39,6 +40,14 @@ def _devices(config: HardwareConfig) -> Any:
     core.loadSystemConfiguration(str(said.config_file))
     if config.camera is not None and config.camera.device is not None:
         core.setCameraDevice(config.camera.device)
+    return _quiet_at_exit(core)
+
+
+def _quiet_at_exit(core: Any) -> Any:
+    """Let a core say nothing more at the end of the interpreter: what its own thread tells pymmcore-plus then aborts Python."""
+    import pymmcore
+
+    atexit.register(pymmcore.CMMCore.registerCallback, core, None)
     return core
 
 

@@ -128,6 +128,12 @@ class Session:
         self._hook.restored.end()
         self._engine.abort()
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come: it was stopped or given up, or a device or callback has failed."""
+        failed = (self._engine.exception or self._engine.failed_event) is not None or bool(self._callbacks.errors)
+        return failed or self._aborted or bool(self._stalled)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -262,7 +268,7 @@ class Session:
     def _cause(self, finished: "_Result") -> BaseException | None:
         if self._callbacks.errors:
             return self._callbacks.errors[0]
-        return self._engine.exception or finished.error
+        return self._engine.exception or finished.error or self._engine.failed_event
 
     def _verdict(self, cause: BaseException | None, left: list[str]) -> str:
         """Say in words how the acquisition ended; empty if as it should."""

@@ -6,9 +6,11 @@ came from, nor how its graph is run.
 
 import hashlib
 import io
+import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,10 @@ from live_restore.models.tensors import (
 FloatArray = NDArray[np.float32]
 
 _OUR_FILES = {DESCRIPTION_NAMES[0], README_NAME, WEIGHTS_NAME, TEST_INPUT_NAME, TEST_OUTPUT_NAME}
+# What training and the search for limits lay beside them, for people.
+EXTRA_NAMES = frozenset(
+    {"training.toml", "history.json", "evaluation.json", "report.html", "limits.json", "limits.html", "limits.png"}
+)
 _FACTS_FORMAT = 1
 
 
@@ -185,6 +191,7 @@ def write_package(  # noqa: PLR0913  (keywords, each a line of the package)
     licence: str | None = None,
     authors: tuple[str, ...] = (),
     cite: tuple[str, ...] = (),
+    extras: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> ModelPackage:
     """Write a package, check it with bioimageio.spec, and open it. It appears whole or not at all.
@@ -206,6 +213,8 @@ def write_package(  # noqa: PLR0913  (keywords, each a line of the package)
     authors : tuple of str
     cite : tuple of str
         References, with a DOI in their text; empty: the paper of the architecture.
+    extras : mapping of str to bytes, optional
+        Further files, by names among `EXTRA_NAMES`.
     overwrite : bool
         Replace a package that is there already. Nothing but a package is ever replaced.
 
@@ -214,10 +223,12 @@ def write_package(  # noqa: PLR0913  (keywords, each a line of the package)
     ModelError
         If something is there already, or bioimageio.spec refuses what was written.
     ValueError
-        If the test tensors do not fit the facts.
+        If the test tensors do not fit the facts, or an extra file has a name that no package has.
     """
     path = Path(path)
-    _check_free(path, overwrite)
+    if strange := sorted(set(extras or {}) - EXTRA_NAMES):
+        raise ValueError(f"'{strange[0]}' is no file of a package; further files are {', '.join(sorted(EXTRA_NAMES))}")
+    check_free(path, overwrite)
     check_test_tensors(test_input, test_output, facts)
     about = About(name, description, licence, authors, cite)
     filed_output = output_to_file(test_output, facts)
@@ -236,17 +247,77 @@ def write_package(  # noqa: PLR0913  (keywords, each a line of the package)
         highest_output=float(filed_output.max()),
     )
     files[DESCRIPTION_NAMES[0]] = _yaml(described)
+    files.update(extras or {})
     _write_whole(path, files)
     return open_package(path)
 
 
-def _check_free(path: Path, overwrite: bool) -> None:
+def update_facts(path: Path | str, **changes: Any) -> ModelPackage:
+    """Change facts of a package in its place: its description, whole or not at all; every other file stays as it is.
+
+    Parameters
+    ----------
+    path : Path
+        As for `open_package`.
+    **changes
+        Fields of `ModelFacts` and their new values, e.g. ``limits={"snr_low": 2.1}``.
+
+    Returns
+    -------
+    ModelPackage
+        The package as it is now.
+
+    Raises
+    ------
+    ModelError
+        If it is no package, or the facts would not be valid; nothing is changed then.
+    OSError
+        If it cannot be written.
+    """
+    package = open_package(path)
+    files = package.files
+    content = files.read_description()
+    facts = content["config"]["live_restore"]
+    changed = {**facts, **changes}
+    try:
+        valid = ModelFacts.model_validate(changed).model_dump(mode="json")
+    except ValidationError as error:
+        raise ModelError(f"{files.path.name} was not changed: {_sentence(error)}") from error
+    content["config"]["live_restore"] = {name: valid[name] for name in changed}
+    _replace_description(files, _yaml(content))
+    return open_package(path)
+
+
+def _replace_description(files: PackageFiles, text: bytes) -> None:
+    place = files.path if files.zipped else files.path / files.description_name
+    # beside the package, never in it: what a crash leaves is then no part of it
+    with tempfile.TemporaryDirectory(
+        dir=files.path.resolve().parent, prefix=".description-", ignore_cleanup_errors=True
+    ) as hidden:
+        draft = Path(hidden) / place.name
+        if files.zipped:
+            with zipfile.ZipFile(files.path) as before, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as after:
+                for member in before.infolist():
+                    after.writestr(member, text if member.filename == files.description_name else before.read(member))
+        else:
+            draft.write_bytes(text)
+        shutil.copymode(place, draft)
+        os.replace(draft, place)
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse to write a package where something is that may not be replaced, before any work is done.
+
+    Raises
+    ------
+    ModelError
+    """
     if not path.exists():
         return
     if not overwrite:
         raise ModelError(f"{path} exists already; choose another name, or overwrite it (--overwrite)")
     try:
-        foreign = sorted(set(open_files(path).names()) - _OUR_FILES)
+        foreign = sorted(set(open_files(path).names()) - _OUR_FILES - EXTRA_NAMES)
     except ModelError as error:
         raise ModelError(f"{path} is no model package, and nothing else is ever replaced; choose another name") from error
     if foreign:

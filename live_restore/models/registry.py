@@ -128,7 +128,7 @@ def fact_sheet(package: ModelPackage) -> list[tuple[str, str]]:
         ),
         ("channel", facts.channel or "not stated"),
         ("scores", ", ".join(f"{name} {value:g}" for name, value in facts.scores.items()) or "none stated"),
-        ("limits", ", ".join(f"{name} {value:g}" for name, value in facts.limits.items()) or "not measured"),
+        ("limits", _limits(facts) or "not measured"),
         (
             "source",
             f"{made.source_format}: {made.source_name}, sha256 {made.source_sha256[:16]}..., written by {made.written_by}",
@@ -145,6 +145,12 @@ _OUTPUT = {
     "frozen": "in counts by a stored range",
     "none": "in the network's own units",
 }
+
+
+def _limits(facts: ModelFacts) -> str:
+    """Say where the model stops being of use, without the spreads and what was tested."""
+    points = {name: value for name, value in facts.limits.items() if not name.endswith(("_from", "_to"))}
+    return ", ".join(f"{name} {value:g}" for name, value in points.items())
 
 
 def _network(facts: ModelFacts) -> str:

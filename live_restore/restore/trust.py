@@ -20,10 +20,10 @@ from scipy.special import ndtri
 from live_restore.restore.consistency import Consistency, Sensor
 from live_restore.restore.hot_pixels import HotPixels
 from live_restore.restore.noise import CameraNoise, estimate_noise, follow_noise
-from live_restore.restore.trust_words import doubts, notes, reasons, regime
+from live_restore.restore.trust_words import beyond_limits, doubts, notes, reasons, regime
 from live_restore.restore.volume_check import BEYOND_DOUBT, Findings, VolumeCheck
 
-__all__ = ["FALSE_AREA", "SCALES_PX", "Trust", "TrustCheck", "regime", "threshold"]
+__all__ = ["FALSE_AREA", "SCALES_PX", "Trust", "TrustCheck", "beyond_limits", "regime", "threshold"]
 
 FloatArray = NDArray[np.float32]
 Counts = NDArray[np.integer[Any]]

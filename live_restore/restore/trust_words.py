@@ -21,6 +21,8 @@ _LEAST_SLOPE = 0.5
 _NOISE_KEPT = 0.7
 # Peaks within a quarter of the trained range are within the error of their estimate.
 _MARGIN = 1.25
+# An SNR is as uncertain as the limit that it is compared with; within this factor there is no reason to warn.
+_SNR_MARGIN = 1.1
 # Electrons per photon of scientific CMOS cameras, where nobody said; most have 0.7 to 0.95.
 _USUAL_EFFICIENCY = 0.7
 
@@ -121,5 +123,39 @@ def regime(figures: Mapping[str, Any], light_levels: Mapping[str, float]) -> str
         return (
             f"the brightest structures give {about}{photons:.3g} photons per pixel, and the model was trained for up to "
             f"{highest:g}: it may smooth away what the raw image shows; less light would do"
+        )
+    return ""
+
+
+def beyond_limits(figures: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+    """Say whether the light is outside of where the model was found to be of use.
+
+    Parameters
+    ----------
+    figures : mapping
+        Of `live_restore.restore.trust.Trust`.
+    limits : mapping
+        Facts of the model, as `live_restore.limits` explains them.
+
+    Returns
+    -------
+    str
+        A sentence, or nothing: the model is of use at this light, its limits were not measured, or the SNR is not known.
+    """
+    snr = figures.get("snr")
+    if not limits or snr is None or figures.get("gain_known") is False:
+        return ""
+    if limits.get("never_helps"):
+        return "this model was found to help at no light (live-restore limits); look at the raw image, or train it anew"
+    low, invents, high = (limits.get(f"snr_{name}") for name in ("low", "invents", "high"))
+    if low is not None and snr * _SNR_MARGIN < low:
+        more = ", and it invents structure below" + f" {invents:.2g}" if invents is not None and invents > snr else ""
+        return f"SNR {snr:.2g} is below {low:.2g}, where this model stops helping{more} (live-restore limits); give more light"
+    if invents is not None and snr * _SNR_MARGIN < invents:
+        return f"SNR {snr:.2g} is below {invents:.2g}, where this model begins to invent (live-restore limits); give more light"
+    if high is not None and snr > _SNR_MARGIN * high:
+        return (
+            f"SNR {snr:.2g} is above {high:.2g}, where this model stops helping (live-restore limits): the raw image, smoothed "
+            "a little, shows as much; less light would do"
         )
     return ""

@@ -14,7 +14,8 @@ from typing import Any
 from live_restore.frames import Volume
 from live_restore.restore.hot_pixels import HotPixels
 from live_restore.restore.noise import CameraNoise
-from live_restore.restore.trust import Trust, TrustCheck, regime
+from live_restore.restore.trust import Trust, TrustCheck, beyond_limits, regime
+from live_restore.serving.comparing import Comparing
 from live_restore.serving.lane import Lane
 from live_restore.serving.recording import Recording
 from live_restore.serving.restoring import Outcome
@@ -87,6 +88,7 @@ class Checking:
     checks : Checks or NoChecks
     views : Views
     recording : Recording
+    comparing : Comparing
     newest_only : bool
         Leave out the check of what has been overtaken already.
     looking : callable
@@ -100,12 +102,13 @@ class Checking:
         checks: Checks | NoChecks,
         views: Views,
         recording: Recording,
+        comparing: Comparing,
         *,
         newest_only: bool,
         looking: Callable[[], bool],
         shown: Callable[[], None],
     ) -> None:
-        self._checks, self._views, self._recording = checks, views, recording
+        self._checks, self._views, self._recording, self._comparing = checks, views, recording, comparing
         self._newest_only, self._looking, self._shown = newest_only, looking, shown
         self._lane = Lane("check")
 
@@ -144,7 +147,7 @@ class Checking:
     def finish(self, run: Run) -> None:
         """Let the records of a run be closed, after all that is on its way."""
         run.closed = True
-        self._lane.add(lambda: self._recording.finish(run))
+        self._lane.add(lambda: self._comparing.finish(run))
 
     def hurry(self) -> None:
         """Do only what must be done from here on."""
@@ -179,6 +182,7 @@ class Checking:
             run.restored(outcome.volume, said, time.perf_counter_ns())
             interpolated = outcome.served.restorer.facts.procedure != "direct"
             self._recording.write(run, outcome.volume, outcome.pixels, said, interpolated=interpolated)
+            self._comparing.restored(run, outcome.volume, outcome.pixels, said)
 
 
 def said_of(outcome: Outcome) -> dict[str, Any]:
@@ -237,6 +241,14 @@ def _warn(run: Run, outcome: Outcome, figures: Mapping[str, Any]) -> None:
     _say(run, f"doubt {channel}", f"channel {channel}: in {key}, {'; '.join(doubts[:_MOST_SAID])}", when=bool(doubts))
     beyond = regime(figures, outcome.served.restorer.facts.light_levels) if figures else ""
     _say(run, f"light {channel}", f"channel {channel}: {beyond}", when=bool(beyond))
+    _warn_of_limits(run, outcome, figures)
+
+
+def _warn_of_limits(run: Run, outcome: Outcome, figures: Mapping[str, Any]) -> None:
+    """Say where the light is such that the model was found to be of no use."""
+    channel = outcome.volume.key.channel
+    beyond = beyond_limits(figures, outcome.served.restorer.facts.limits) if figures else ""
+    _say(run, f"limits {channel}", f"channel {channel}: {beyond}", when=bool(beyond))
 
 
 def _say(run: Run, about: str, sentence: str, *, when: bool) -> None:

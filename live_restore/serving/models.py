@@ -275,4 +275,5 @@ def _check_live(name: str, facts: ModelFacts) -> None:
 
 def _row(served: Served) -> dict[str, Any]:
     package = str(served.restorer.package.path.absolute())
-    return {**served.provenance(), "package": package, "state": "ready", "why": served.restorer.choice.why}
+    limits = dict(served.restorer.facts.limits)
+    return {**served.provenance(), "package": package, "state": "ready", "why": served.restorer.choice.why, "limits": limits}

@@ -18,6 +18,7 @@ from live_restore.frames import Frame, Volume, VolumeKey
 from live_restore.records.runs import volume_words
 from live_restore.restore.volumes import Assembly
 from live_restore.serving.checking import Checking
+from live_restore.serving.comparing import Comparing
 from live_restore.serving.hooks import Hooks
 from live_restore.serving.models import Models
 from live_restore.serving.recording import Recording
@@ -59,6 +60,7 @@ class Parts:
     runs: Runs
     restoring: Restoring
     checking: Checking
+    comparing: Comparing
     recording: Recording
     views: Views
     status: Status
@@ -297,6 +299,9 @@ class Network:
             if not column:
                 self._parts.models.seen(volume.key.channel, volume.pixels.shape)
                 self._parts.restoring.offer(volume, arrived_ns)
+            elif volume.complete:
+                compare = self._parts.comparing.high if column == "reference" else self._parts.comparing.unrestored
+                compare(run, volume)
 
     def _column(self, volume: Volume) -> str:
         """Name the end that a volume has come to already; none if it is to be restored."""

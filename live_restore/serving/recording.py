@@ -16,6 +16,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -47,6 +48,8 @@ _LEAST_VOLUMES, _LEAST_FRAMES = 4, 10
 # A disk that is asked to have something safely may take a second now and then; so many volumes wait for it unblamed, as far
 # as memory goes.
 _HICCUP = 64
+# How long somebody waits to be told of the disk.
+_PATIENCE_S = 120.0
 # So many events wait for a folder that is not there yet.
 _MOST_EARLY = 99
 # Parts of a run's status that are kept in its folder.
@@ -133,6 +136,25 @@ class Recording:
 
         self._lane.add(close)
 
+    def place(self, run: Run, volume: Volume, nbytes: int) -> Path:
+        """Give the run's folder, if so many bytes may be written there; this one waits for the disk.
+
+        Raises
+        ------
+        OSError
+            If there is no folder, or its disk has no room beside the raw frames to come.
+        """
+        found: Future[Path] = Future()
+
+        def look() -> None:
+            try:
+                found.set_result(self._of(run).place(volume, nbytes))
+            except Exception as refused:  # whatever it is, somebody waits to be told
+                found.set_exception(refused)
+
+        self._lane.add(look)
+        return found.result(_PATIENCE_S)
+
     def hurry(self) -> None:
         """Do only what must be done from here on."""
         self._lane.hurry()
@@ -191,6 +213,20 @@ class _Folder:
             )
             return False
         return True
+
+    def place(self, volume: Volume, nbytes: int) -> Path:
+        """Give the folder's path, if its disk has room; raises OSError where not."""
+        folder = self._begun(for_certain=True)
+        if folder is None:
+            raise OSError("nothing is recorded of this run")
+        reserve = _reserve(self._run, folder.path, volume)
+        try:
+            free = self._free(folder.path)
+        except OSError:  # whether it can be written will show
+            return folder.path
+        if free - nbytes < reserve:
+            raise OSError(f"{free / 1e6:.1f} MB are free, and {reserve / 1e6:.1f} MB are kept for raw frames")
+        return folder.path
 
     def note(self, event: str, **said: Any) -> None:
         """Add an event; it waits where the folder is not there yet."""

@@ -22,6 +22,8 @@ _NS = 1_000_000_000
 SILENT_S = 5.0
 # The status tells of so many volumes, and of so many warnings.
 _TIMELINE, _WARNINGS = 300, 20
+# And of so many comparisons with references.
+_COMPARED = 120
 # What the hook left out lately is judged over this long.
 _BEHIND_S = 10.0
 _MOST_CHANNELS = 64
@@ -90,6 +92,7 @@ class Run:
         self._volumes: dict[str, int] = {}
         self._exposures: dict[str, _Exposure] = {}
         self._timeline: deque[dict[str, Any]] = deque(maxlen=_TIMELINE)
+        self._compared: deque[dict[str, Any]] = deque(maxlen=_COMPARED)
         self._warnings: OrderedDict[str, str] = OrderedDict()
         self._hook: dict[str, int] = {}
         self._skips: deque[tuple[int, int, int]] = deque(maxlen=64)
@@ -176,6 +179,18 @@ class Run:
         with self._lock:
             self._timeline.append(point)
 
+    def referenced(self, key: VolumeKey, unix_s: float, figures: Mapping[str, Any]) -> None:
+        """Keep how like its reference a volume is; the volume's point on the time line, if it has one, tells it too."""
+        named = {"time": key.time, "position": key.position, "channel": key.channel}
+        short = {name: figures.get(name) for name in ("psnr_db", "raw_psnr_db", "gain_db")}
+        with self._lock:
+            self._compared.append({**named, "unix_s": unix_s, **figures})
+            for at in reversed(range(len(self._timeline))):
+                if named.items() <= self._timeline[at].items():
+                    # another mapping, for the one before may be on its way to a viewer
+                    self._timeline[at] = {**self._timeline[at], "reference": short}
+                    break
+
     def warn(self, about: str, sentence: str) -> bool:
         """Say a warning; a newer one about the same thing replaces it. Tells whether it is a new one."""
         with self._lock:
@@ -213,6 +228,7 @@ class Run:
         self.judge_pace(now_ns)
         with self._lock:
             volumes, points = dict(self._volumes), list(self._timeline) if timeline else []
+            compared = list(self._compared) if timeline else []
             warnings = list(self._warnings.values())
             references = self._references_ms
             exposures = {channel: exposure.said(references.get(channel)) for channel, exposure in self._exposures.items()}
@@ -231,6 +247,7 @@ class Run:
             "bytes_free": self.bytes_free,
             "latency_ms": self.timings.percentiles(),
             "timeline": points,
+            "references": compared,
             "exposure_ms": exposures,
             "warnings": warnings,
         }

@@ -36,7 +36,7 @@ export class Chart {
 
   draw() {
     const { clientWidth: width, clientHeight: height } = this.svg;
-    const [area, curve] = this.svg.querySelectorAll("path");
+    const [area, curve] = [".area", ".curve"].map((name) => this.svg.querySelector(name));
     const dot = this.svg.querySelector("circle");
     const shown = this.points.findIndex(([at]) => at === this.drawn.at);
     dot.style.visibility = shown < 0 ? "hidden" : "visible";
@@ -48,7 +48,7 @@ export class Chart {
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const places = this.places(width, height);
     const line = places.map(([x, y], at) => `${at ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
-    curve.setAttribute("d", line);
+    curve.setAttribute("d", places.length > 1 ? line : `${line}h.1`); // a single one is a dot
     area.setAttribute("d", `${line}L${places.at(-1)[0].toFixed(1)} ${height}L${places[0][0].toFixed(1)} ${height}Z`);
     if (shown < 0) return;
     dot.setAttribute("cx", places[shown][0]);
@@ -56,19 +56,29 @@ export class Chart {
   }
 
   places(width, height) {
-    const values = this.points.map(([, value]) => value);
-    const [first, last] = [this.points[0][0], this.points.at(-1)[0]];
+    const { x, y } = this.scales(width, height);
+    return this.points.map(([at, value]) => [x(at), y(value)]);
+  }
+
+  /** What the plot must have room for: the first and the last moment, and values. */
+  get extent() {
+    return { first: this.points[0][0], last: this.points.at(-1)[0], values: this.points.map(([, value]) => value) };
+  }
+
+  /** From seconds and values to places in the plot. */
+  scales(width, height) {
+    const { first, last, values } = this.extent;
     let [least, most] = [this.fromZero ? 0 : Math.min(...values), Math.max(...values)];
     const margin = Math.max((most - least) * 0.1, Math.abs(most) * 0.02, 1e-9);
     most += margin;
     if (!this.fromZero) least -= margin;
     const x = (at) => ROOM + (last > first ? (at - first) / (last - first) : 1) * (width - 2 * ROOM);
     const y = (value) => height - ROOM - ((value - least) / (most - least)) * (height - 2 * ROOM);
-    return this.points.map(([at, value]) => [x(at), y(value)]);
+    return { x, y };
   }
 }
 
-function ago(seconds) {
+export function ago(seconds) {
   if (seconds < 120) return `last ${Math.round(seconds)} s`;
   if (seconds < 7200) return `last ${Math.round(seconds / 60)} min`;
   return `last ${(seconds / 3600).toFixed(1)} h`;

@@ -6,7 +6,9 @@ import { percentiles, sample, SteadyRanges } from "./contrast.js";
 import { Controls } from "./controls.js";
 import { say, showDose, showLatency, showLedger, showModel, showRates, showRecord } from "./figures.js";
 import { keyTable, listenToKeys } from "./keys.js";
+import { SnrChart } from "./limits.js";
 import { Link } from "./link.js";
+import { ReferenceChart } from "./reference_chart.js";
 import { compose, save } from "./snapshot.js";
 import { Stage } from "./stage.js";
 import { placesOf, placeWords, standing, TrustPanel } from "./trust.js";
@@ -32,10 +34,11 @@ class Page {
     this.stage.setLayout(this.controls.set.layout);
     this.stage.setShare(this.controls.set.share);
     this.charts = {
-      snr: new Chart(byId("chart-snr"), { title: "SNR of raw", format: (value) => number(value, 3) }),
+      snr: new SnrChart(byId("chart-snr"), { title: "SNR of raw", format: (value) => number(value, 3) }),
       raised: new Chart(byId("chart-raised"), { title: "Area that disagrees with raw", format: percent, fromZero: true }),
       latency_ms: new Chart(byId("chart-latency"), { title: "From camera to restored", format: duration, fromZero: true }),
     };
+    this.referenceChart = new ReferenceChart(byId("chart-reference"));
     this.listen();
     this.setTheme(localStorage.getItem("live_restore_theme") ?? "dark");
     this.link = new Link({
@@ -167,7 +170,7 @@ class Page {
 
   /** Say what the drawn volume says of itself; all of it at once, in the frame in which its image appears. */
   tellDrawn() {
-    this.trustPanel.show(this.trust, this.view.planes);
+    this.trustPanel.show(this.trust, this.view.planes, this.modelOf(this.view.channel)?.limits);
     this.showTimeline();
     this.showRates();
     this.showAlerts();
@@ -295,12 +298,12 @@ class Page {
   showTimeline() {
     const { view } = this;
     const { set } = this.controls;
-    const shown = (this.run?.timeline ?? []).filter(
-      (entry) => entry.channel === (set.channel || view?.channel) && (!set.position || String(entry.position) === set.position),
-    );
+    const wanted = (entry) => entry.channel === (set.channel || view?.channel) && (!set.position || String(entry.position) === set.position);
+    const shown = (this.run?.timeline ?? []).filter(wanted);
     const at = shown.findLast((entry) => entry.channel === view?.channel && entry.time === view?.time && String(entry.position) === String(view?.position))?.unix_s;
     const own = { snr: this.trust.snr, raised: this.trust.raised, latency_ms: view?.said.latency_ms };
-    for (const [name, chart] of Object.entries(this.charts)) chart.show(shown.map((entry) => [entry.unix_s, entry[name]]), { value: own[name] ?? NaN, at });
+    for (const [name, chart] of Object.entries(this.charts)) chart.show(shown.map((entry) => [entry.unix_s, entry[name]]), { value: own[name] ?? NaN, at }, this.modelOf(view?.channel)?.limits);
+    this.referenceChart.compare((this.run?.references ?? []).filter(wanted), at);
   }
 
   showRates() {

@@ -1,6 +1,7 @@
 // The Trust panel: what the check says of the volume that is drawn, and the places that it points at.
 
 import { facts, say } from "./figures.js";
+import { limitWords } from "./limits.js";
 import { number, percent } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -34,13 +35,14 @@ export class TrustPanel {
     this.places = [];
   }
 
-  show(trust, planes) {
+  show(trust, planes, limits) {
     const stands = standing(trust);
     byId("trust-word").dataset.trusted = stands;
     say(byId("trust-word"), WORDS[stands]);
     facts(byId("trust-facts"), [
       ["Disagreeing area", Number.isFinite(trust.raised) ? percent(trust.raised) : ""],
       ["SNR of raw", Number.isFinite(trust.snr) ? number(trust.snr) : ""],
+      ["Light", limitWords(trust.snr, limits)],
       ["Spread of residuals", spread(trust.sd_z)],
       ["Would be noticed", smallest(trust.smallest_e)],
       ["Camera noise", { configuration: "from the configuration", estimated: "estimated" }[trust.noise] ?? trust.noise],
