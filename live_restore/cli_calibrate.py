@@ -70,7 +70,7 @@ def calibrate(
     asked = read_calibration(plan, rig)
     core = open_core(rig)
     for line in estimate(asked, rig, core).in_words():
-        out.print(escape(line))
+        out.print(escape(line), soft_wrap=True)
     if not yes and _somebody_is_there() and not typer.confirm("Begin?", default=True):
         raise typer.Exit(1)
     with PairBar(err) as bar:

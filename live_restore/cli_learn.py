@@ -190,6 +190,7 @@ def promote(
     Example: [bold]live-restore promote new_care --channel FITC --config my_microscope.toml[/]
     """
     from live_restore.configured import camera_noise, choice_for, configured_choice
+    from live_restore.models.package import open_package
     from live_restore.promote import promote as put_to_work
     from live_restore.records.promotions import Promotions
     from live_restore.serving.models import ModelChoice
@@ -201,6 +202,9 @@ def promote(
     for note in notes:
         err.print(f"[yellow]note:[/] {escape(note)}")
     path, journal = package_path(package), Promotions(learn.models, channel)
+    learnt = open_package(path).facts.channel
+    if learnt not in (None, channel):
+        err.print(f"[yellow]note:[/] this model was trained for {escape(str(learnt))}, not for {escape(channel)}")
     new = choice_for(rig, channel, path) if rig else ModelChoice(channel, path)
     old = configured_choice(rig, channel) if rig else _serving(journal)
     with Bars(err) as bars:

@@ -185,7 +185,9 @@ def run_learn(folder: Path, *, minutes: float, listener: Listener, seed: int = 1
     config, plan = _written(folder, seed)
     listener.say("growing cells under the demo microscope")
     core = demo_core(config)
+    core.clock.set(0.0)  # pairs are taken of cells that stand still, as of fixed ones
     pairs, accepted = _calibrated(folder, config, core, listener)
+    core.clock.run()
     _command(listener, "noise", str(pairs), "--config", str(rig), "--write")
     seconds.lap("calibrate")
     listener.say(f"training on {accepted} pairs for {minutes:g} minutes at most")

@@ -47,6 +47,7 @@ class PairBar:
             self._progress.console.print(f"[yellow]rejected:[/] {escape(report.reason)}")
             self._reason = report.reason
         what = "[yellow]waiting for the disk[/]" if report.waiting else escape(report.name) or "pairs"
+        what = "measuring the camera" if report.measuring else what
         unit = f"pairs, {report.rejected} rejected" if report.rejected else "pairs"
         self._progress.update(self._task, description=what, completed=report.done, total=report.total, unit=unit)
 
@@ -74,8 +75,9 @@ def print_calibrated(out: Console, err: Console, done: "Calibrated") -> None:
         out.print(escape(line), soft_wrap=True)
     out.print(f"pairs: [bold]{escape(str(pairs.folder))}[/]")
     if pairs.accepted:
-        out.print(f'next:  live-restore pairs show "{escape(str(pairs.folder))}"')
-        out.print(f'       live-restore train "{escape(str(pairs.folder))}" -o MODEL --preset quick')
+        folder = escape(str(pairs.folder))
+        out.print(f'next:  live-restore pairs show "{folder}" -o sheet.png', soft_wrap=True)
+        out.print(f'       live-restore train "{folder}" -o MODEL', soft_wrap=True)
 
 
 def _table(done: "Calibrated") -> Table:

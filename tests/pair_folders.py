@@ -13,9 +13,9 @@ RATIO = 30.0
 
 
 @cache
-def cells(seed=3, shape=(160, 160), kind="filaments"):
+def cells(seed=3, shape=(160, 160), kind="filaments", z_step_um=0.3):
     """Expected photons, 1 at the peak; shape (Y, X) or (Z, Y, X)."""
-    return example_field(seed, shape, kind, peak_photons=1.0)
+    return example_field(seed, shape, kind, peak_photons=1.0, z_step_um=z_step_um)
 
 
 def camera(photons, seed=0):
@@ -44,8 +44,7 @@ def write(folder: Path, pairs, low="low", high="high"):
     for side in (low, high):
         (folder / side).mkdir(parents=True, exist_ok=True)
     for name, images in pairs.items():
-        name = name if Path(name).suffix else f"{name}.tif"
         for side, image in zip((low, high), images, strict=True):
             if image is not None:
-                tifffile.imwrite(folder / side / name, image)
+                tifffile.imwrite(folder / side / f"{name}.tif", image, photometric="minisblack")
     return folder

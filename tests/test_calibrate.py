@@ -125,13 +125,14 @@ def test_a_calibration(folder, engine):
         done = calibrate(plan, config, noise=camera_noise(config.camera), engine=engine, core=core, progress=told.append)
         last = told[-1]
         print(json.dumps([done.planned, done.stopped, str(done.pairs.folder), done.warnings, len(told),
-                          [last.done, last.total, last.accepted + last.rejected, last.waiting], seen(core), stands(core)]))
+                          [last.done, last.total, last.accepted + last.rejected, last.waiting, last.measuring],
+                          seen(core), stands(core)]))
         """,
         place,
         engine,
     )
     planned, stopped, where, warnings, times, last, seen, stands = told
-    assert (planned, stopped, times, last) == (4, False, 4, [4, 4, 4, False])
+    assert (planned, stopped, times, last) == (4, False, 5, [4, 4, 4, False, True])
     assert not [sentence for sentence in warnings if "put back" in sentence or "waits" in sentence]
     np.testing.assert_allclose(stands[:5], [1.0, 2.0, 0.5, 33.0, 2.0], atol=0.02)
     assert stands[5] is True
@@ -345,7 +346,7 @@ def test_a_disk_that_refuses_ends_it_and_keeps_what_was_written(folder):
     said = alone(
         """
         def spoil(now):
-            if now.done == 2:
+            if now.done == 2 and not now.measuring:
                 for side in ("low", "rejected/low"):
                     where = plan.directory / "cells" / side
                     where.rename(where.with_name("moved")) if where.exists() else where.parent.mkdir(exist_ok=True)

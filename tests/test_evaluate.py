@@ -1,6 +1,7 @@
 """How good a network is on held-out pairs: figures that agree with those computed by hand, and words that follow from them."""
 
 import dataclasses
+import doctest
 import json
 import subprocess
 import sys
@@ -30,6 +31,9 @@ from live_restore.records.pairs import pairs_sha256
 from live_restore.restore.noise import CameraNoise
 from live_restore.restorer import Restorer
 from live_restore.score import score_pair
+from live_restore.training import baselines, card_words
+from live_restore.training import doubts as doubts_words
+from live_restore.training import evaluation as evaluation_nouns
 from live_restore.training.baselines import best_gaussian, best_non_local_means, middle, noise_sd
 from live_restore.training.doubts import doubts
 from live_restore.training.evaluate import evaluate
@@ -278,6 +282,11 @@ def test_groups_and_means():
     assert {name: found[0].name for name, found in evaluation.by_snr().items()} == {"SNR < 3": "a", "SNR > 25": "b"}
     assert means(scores)["gain_db"] == pytest.approx(7) and means(scores)["raw_psnr_db"] == 20
     assert evaluation.coverage == () and evaluation.bias is None
+
+
+@pytest.mark.parametrize("module", [baselines, card_words, doubts_words, evaluation_nouns])
+def test_examples_in_the_docstrings(module):
+    assert doctest.testmod(module).failed == 0
 
 
 def test_it_needs_no_torch():

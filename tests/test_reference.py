@@ -7,6 +7,7 @@ from threading import Event
 import numpy as np
 import pytest
 from bare_clients import BareHook, image, options, order, settled, status, until
+from ndstorage import NDTiffDataset
 from tiny_packages import write_smoothing_package
 
 from live_restore.acquire.simulate.camera import build_camera
@@ -221,6 +222,31 @@ def test_pairs_are_kept_to_train_on(tmp_path):
         np.testing.assert_array_equal(high, expected[1])
         assert pair.channel == "GFP" and pair.said["pixel_size_um"] == [0.3, 0.1, 0.1]
         assert pair.said["said"]["high"]["exposure_ms"] == 1000 and pair.said["said"]["low"]["stage_um"] == [1, 2, 3]
+
+
+def test_what_the_hook_left_out_is_scored_raw_when_the_run_has_ended(tmp_path):
+    low, high = cells(2, 64)
+    axes = [{"time": t, "light": light, "z": z} for t in range(3) for light in ("low", "high") for z in range(2)]
+    dataset = NDTiffDataset(str(tmp_path), name="raw", writable=True)
+    dataset.initialize({})
+    for each in axes[:-3]:  # of time 2, half of the low-light volume is missing
+        dataset.put_image(each, (low if each["light"] == "low" else high)[each["z"]], {"Axes": each})
+    dataset.finish()
+    dataset.close()
+    with Server(options(tmp_path)) as server:
+        with BareHook(server.address, raw=tmp_path / "raw_1", plan={"planes": 2}) as hook:
+            hook.volume(low, 0, channel="Default")
+            for time in range(3):
+                hook.volume(high, time, light="high", channel="Default")
+            compared(server.address, 1)
+            hook.end()
+            first, second = compared(server.address, 2)["references"]
+    assert first["psnr_db"] is not None and second["psnr_db"] is None
+    assert (second["time"], second["raw_psnr_db"]) == (1, first["raw_psnr_db"])
+    folder = tmp_path / "raw_1_restored"
+    (left,) = [event for event in RunFolder.open(folder).events() if event["event"] == "not_compared"]
+    assert left["time"] == 2 and left["why"] == "its low-light volume was not sent here"
+    assert len(read_pairs(folder / "pairs").pairs) == 2
 
 
 def test_planes_are_kept_as_planes_and_what_was_not_restored_as_well(tmp_path):

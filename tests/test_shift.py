@@ -12,13 +12,15 @@ SHIFTS = [(0.0, 0.0), (0.3, -0.4), (2.6, -1.3), (-12.2, 5.7)]
 
 def taken(peak, px, kind="filaments", seed=0):
     """One field at low light, and at high light where it has moved by so many pixels."""
-    field = cells(3, (256, 256), kind)
-    inside = slice(24, -24)
+    field = cells(3, (224, 224), kind)
+    inside = slice(16, -16)
     return camera((peak * field)[inside, inside], seed), camera((RATIO * peak * moved(field, *px))[inside, inside], seed + 1)
 
 
-@pytest.mark.parametrize("px", SHIFTS, ids=str)
-@pytest.mark.parametrize("kind", ["filaments", "mitochondria", "vesicles", "nuclei"])
+@pytest.mark.parametrize(
+    ("kind", "px"),
+    [*(("filaments", px) for px in SHIFTS), *((kind, SHIFTS[2]) for kind in ("mitochondria", "vesicles", "nuclei"))],
+)
 def test_ten_photons_tell_the_shift_to_a_tenth_of_a_pixel(kind, px):
     shift = measure_shift(*taken(20, px, kind))
     assert shift.px == pytest.approx(px, abs=0.1)
@@ -60,8 +62,8 @@ def test_it_agrees_with_scikit_image_where_there_is_no_noise():
 
 @pytest.mark.parametrize("dz", [0.0, 1.0, -5 / 3])
 def test_a_stack_is_measured_in_z(dz):
-    fine = cells(3, (43, 128, 128), "mitochondria")
-    places = 8 + 3 * np.arange(9)
+    fine = cells(3, (37, 128, 128), "mitochondria", 0.1)
+    places = 5 + 3 * np.arange(9)
     low, high = camera(15 * fine[places]), camera(450 * moved(fine, 0.0, 0.6, -0.3)[places - round(3 * dz)], 1)
     shift = measure_shift(low, high)
     assert shift.px[0] == pytest.approx(dz, abs=0.15)

@@ -49,6 +49,8 @@ class Progress:
         Of the newest pair; why the newest rejected one was.
     waiting : bool
         Whether the microscope waits for the disk.
+    measuring : bool
+        Whether all is taken, and the camera's noise is measured on the pairs.
     """
 
     done: int
@@ -58,6 +60,7 @@ class Progress:
     name: str = ""
     reason: str = ""
     waiting: bool = False
+    measuring: bool = False
 
 
 Told = Callable[[Progress], None]
@@ -151,7 +154,7 @@ def calibrate(
         if not written and failure is None:
             failure = AcquisitionError("the last pairs could not be written in time; choose a faster disk, or a larger wait_s")
         warnings = (*queue.warnings, *put_back.problems)
-        return _conclude(prepared, log, failure, began_s, stopped, warnings)
+        return _conclude(desk, log, failure, began_s, stopped, warnings)
 
 
 # ------------------------------------------------------------------ before
@@ -226,8 +229,8 @@ class _Desk:
 
     def __init__(self, prepared: _Prepared, log: PairLog, noise: CameraNoise | None, progress: Told | None) -> None:
         self._limits, self._log, self._noise = prepared.plan.limits, log, noise
-        self._tell = progress
-        self._now = Progress(0, len(prepared.pairs))
+        self._tell, self.planned = progress, len(prepared.pairs)
+        self._now = Progress(0, self.planned)
         self._lock = threading.Lock()
 
     def write(self, taken: TakenPair) -> None:
@@ -261,6 +264,11 @@ class _Desk:
             self._now = replace(self._now, waiting=waiting)
             self._say()
 
+    def measures(self) -> None:
+        """Say that the camera is measured."""
+        self._now = replace(self._now, measuring=True)
+        self._say()
+
     def _say(self) -> None:
         if self._tell is not None:
             self._tell(self._now)
@@ -270,19 +278,21 @@ class _Desk:
 
 
 def _conclude(
-    prepared: _Prepared, log: PairLog, failure: Exception | None, began_s: float, stopped: bool, warnings: tuple[str, ...]
+    desk: _Desk, log: PairLog, failure: Exception | None, began_s: float, stopped: bool, warnings: tuple[str, ...]
 ) -> Calibrated:
     """Finish the card, and say how it ended."""
-    planned = len(prepared.pairs)
+    planned = desk.planned
     how = "stopped" if stopped else "failed" if failure else "complete"
     log.finish(ended=how, planned=planned, warnings=warnings)
     if failure is not None:
         kept = f"{len(log.pairs)} of {planned} pairs, which are in {log.folder}" if log.pairs else f"0 of {planned} pairs"
         raise AcquisitionError(f"the calibration ended after {kept}: {failure}") from failure
-    # once more, for it takes a while and can fail
-    measured, doubts = _camera_measured(log.pairs)
-    warnings = (*warnings, *doubts)
-    card = log.finish(camera_measured=measured, warnings=warnings)
+    card: Mapping[str, Any] = {}
+    if not stopped:  # once more, for it takes a while and can fail
+        desk.measures()
+        measured, doubts = _camera_measured(log.pairs)
+        warnings = (*warnings, *doubts)
+        card = log.finish(camera_measured=measured, warnings=warnings)
     pairs = read_pairs(log.folder) if log.pairs else PairSet(log.folder, (), card)
     return Calibrated(pairs, planned, time.monotonic() - began_s, stopped, warnings)
 

@@ -151,7 +151,7 @@ def _of_one_kind(one: CheckedPair, kinds: dict[str, str]) -> CheckedPair:
     """Reject a pair of another bit depth than most of the folder's."""
     (usual, number) = Counter(kinds.values()).most_common(1)[0] if kinds else ("", 0)
     kind = kinds.get(one.pair.name, usual)
-    if kind == usual or one.facts is None:
+    if kind == usual or one.facts is None or not one.pair.accepted:
         return one
     reason = f"its images are {kind}, those of {number} other pairs {usual}; export all of one camera alike, as raw counts"
     return CheckedPair(replace(one.pair, accepted=False, reason=reason), replace(one.facts, reason=reason))

@@ -57,7 +57,7 @@ def fit_low_on_high(low: DoubleArray, high: DoubleArray, name: str) -> LowOnHigh
     PairError
         If low does not rise with high, or rises more.
     """
-    x, y = _blocks(high), _blocks(low)
+    x, y = block_means(high), block_means(low)
     if x.size < _LEAST_BLOCKS or not np.ptp(x) > 0:
         raise PairError(f"'{name}' is too small or too flat to lay its low-light image on the other; give larger images")
     weights = np.ones_like(x)
@@ -74,7 +74,8 @@ def fit_low_on_high(low: DoubleArray, high: DoubleArray, name: str) -> LowOnHigh
     return LowOnHigh(slope, offset, covariance)
 
 
-def _blocks(stack: DoubleArray) -> DoubleArray:
+def block_means(stack: DoubleArray) -> DoubleArray:
+    """Mean over blocks of 8 x 8 pixels, (Z, Y, X) to (blocks,)."""
     planes, height, width = stack.shape
     rows, columns = height // _BLOCK, width // _BLOCK
     whole = stack[:, : rows * _BLOCK, : columns * _BLOCK]

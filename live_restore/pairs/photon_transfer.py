@@ -6,12 +6,11 @@ cannot be known. It does not know files of configuration.
 The high-light image says what every pixel of the low one should be, up to one straight line per field; the variance about it
 rises with the light, and by how much is the gain. The line also tells the offset: without light both images read the same.
 Offsets differ from pixel to pixel, which is no noise: so deviations are compared between images of the same pixels (planes of
-a stack, other fields, the same field taken twice), in which the pattern cancels.
+a stack, other fields, the same field again), in which the pattern cancels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from scipy import ndimage
 
 from live_restore.errors import PairError
 from live_restore.pairs.camera_estimate import CameraEstimate, Measured, read_noise_of
-from live_restore.pairs.low_on_high import LowOnHigh, fit_low_on_high
+from live_restore.pairs.low_on_high import LowOnHigh, block_means, fit_low_on_high
 from live_restore.pairs.transfer_curve import WINDOW, Cells, Deviation, TransferLine, first_line, gather, joined
 from live_restore.pairs.transfer_sums import TransferSums
 from live_restore.records.pairs import Pair, Pixels
@@ -31,6 +30,8 @@ Reads = Callable[[], tuple[Pixels, Pixels | None, Pixels | None]]
 _MOST_PIXELS = 24_000_000
 # Of larger sensors the middle is looked at.
 _SIDE = 1024
+# High light is nearly free of noise if low light is a smaller part of it.
+_NOISY = 0.1
 # High light that is less than so many times low light does not tell the offset.
 _LEAST_RATIO = 1.5
 # As many pixels at one largest value are saturated.
@@ -61,7 +62,8 @@ class Field:
 class _Exposure:
     """One plane at low light, (Y, X) each.
 
-    `slope`: of low on high, the share of the high image's noise in `residual`; `field`: images with the same high one agree.
+    `slope`: of low on high, the share of the high image's noise in `residual`; `field`: images with the same high one agree;
+    `noisy`: whether `level` is.
     """
 
     residual: DoubleArray
@@ -69,6 +71,7 @@ class _Exposure:
     usable: NDArray[np.bool_]
     slope: float
     field: tuple[int, int]
+    noisy: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +86,7 @@ class _Found:
 
 
 def estimate_from_pairs(pairs: Sequence[Pair], offset_adu: float | DoubleArray | None = None) -> CameraEstimate:
-    """Estimate the camera from accepted pairs; repeats of one position and channel count as the same field taken twice.
+    """Estimate the camera from accepted pairs.
 
     Parameters
     ----------
@@ -100,27 +103,12 @@ def estimate_from_pairs(pairs: Sequence[Pair], offset_adu: float | DoubleArray |
     good = [pair for pair in pairs if pair.accepted]
     if not good:
         raise PairError(f"none of {len(pairs)} pairs is accepted; camera noise needs one at least")
-    return estimate_from_fields(list(_fields(good)), offset_adu)
+    return estimate_from_fields([Field(pair.name, _reader(pair), pair.shift_px) for pair in good], offset_adu)
 
 
-def _fields(pairs: Sequence[Pair]) -> Iterator[Field]:
-    """Put repeats of a field together, two and two."""
-
-    def place(pair: Pair) -> tuple[str, str, str]:
-        repeated = pair.said.get("repeat") is not None and pair.position
-        return (pair.channel, pair.position, "") if repeated else (pair.channel, pair.position, pair.name)
-
-    for _, repeats in groupby(sorted(pairs, key=lambda pair: (*place(pair), pair.name)), key=place):
-        group = list(repeats)
-        for first, again in zip(group[::2], [*group[1::2], None], strict=False):
-            yield Field(first.name, _reader(first, again), first.shift_px)
-
-
-def _reader(first: Pair, again: Pair | None) -> Reads:
+def _reader(pair: Pair) -> Reads:
     def read() -> tuple[Pixels, Pixels | None, Pixels | None]:
-        low, high = first.read()
-        second = None if again is None else again.read()[0]
-        return low, high, second if second is not None and second.shape == low.shape else None
+        return *pair.read(), None
 
     return read
 
@@ -167,7 +155,7 @@ def _deviations(fields: Sequence[Field], pattern: DoubleArray | None, found: _Fo
         if compared >= _MOST_PIXELS:
             break
         for exposure in _exposures(number, one, len(fields), pattern, found):
-            if before is not None and before.residual.shape == exposure.residual.shape:
+            if before is not None and _comparable(before, exposure):
                 compared += exposure.residual.size
                 yield _difference(before, exposure)
             before = exposure
@@ -204,18 +192,19 @@ def _exposures(number: int, one: Field, fields: int, pattern: DoubleArray | None
         for z, (plane, expected) in enumerate(zip(each, reference, strict=True)):
             level = line.slope * expected + line.offset  # (Y, X)
             usable = _shrunk(lit[z] & _below_the_top(plane))
-            yield _Exposure(plane - level, level, usable, line.slope, (number, z))
+            yield _Exposure(plane - level, level, usable, line.slope, (number, z), line.slope > _NOISY)
 
 
 def _without_high(number: int, name: str, lows: Sequence[DoubleArray]) -> Iterator[_Exposure]:
     if len(lows) < 2:
         raise PairError(f"'{name}' has neither a high-light image nor a second low one; camera noise needs one of them")
-    means = [float(each.mean()) for each in lows]
-    scale = means[0] / max(means[1], 1e-9)
-    for z in range(len(lows[0])):
-        level = ndimage.uniform_filter((lows[0][z] + lows[1][z]) / 2, WINDOW)
-        for plane in (lows[0][z], lows[1][z] * scale):
-            yield _Exposure(plane, level, _shrunk(_below_the_top(plane)), 0.0, (number, z))
+    first, second = (block_means(each).std() for each in lows)
+    bleached = float(np.sqrt(second / first)) if first > 0 and second > 0 else 1.0
+    for z, (one, other) in enumerate(zip(*lows, strict=True)):
+        level = (one + other) / 2
+        for plane in (one * bleached, other / bleached):
+            usable = _shrunk(_below_the_top(plane))
+            yield _Exposure(plane - plane.mean(), level, usable, 0.0, (number, z), noisy=True)
 
 
 def _checked(name: str, image: Pixels, low: Pixels, pattern: DoubleArray | None) -> DoubleArray:
@@ -263,6 +252,12 @@ def _shrunk(usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.minimum_filter(usable, WINDOW, mode="constant", cval=False))
 
 
+def _comparable(one: _Exposure, other: _Exposure) -> bool:
+    """Whether nothing but noise differs: without high light, the specimen is in the exposures of a field alike."""
+    same = one.field == other.field
+    return one.residual.shape == other.residual.shape and (same or (one.slope > 0 and other.slope > 0))
+
+
 def _difference(one: _Exposure, other: _Exposure) -> Deviation:
     """Compare the deviations of the same pixels in two exposures: what differs from pixel to pixel cancels."""
     if one.field == other.field:  # of one high-light image, whose noise cancels too
@@ -272,7 +267,7 @@ def _difference(one: _Exposure, other: _Exposure) -> Deviation:
     return Deviation(
         values=(one.residual - other.residual) / np.sqrt(noises),
         excess=(shares[0] * one.level + shares[1] * other.level) / noises,
-        steepness=(_steepness(one.level) + _steepness(other.level)) / noises,
+        steepness=(_steepness(one) + _steepness(other)) / noises,
         usable=one.usable & other.usable,
         offset_share=sum(shares) / noises,
     )
@@ -280,12 +275,14 @@ def _difference(one: _Exposure, other: _Exposure) -> Deviation:
 
 def _alone(one: _Exposure) -> Deviation:
     noises, share = 1 + one.slope**2, 1 + one.slope
-    steepness = _steepness(one.level) / noises
+    steepness = _steepness(one) / noises
     return Deviation(one.residual / np.sqrt(noises), share * one.level / noises, steepness, one.usable, share / noises)
 
 
-def _steepness(level: DoubleArray) -> DoubleArray:
+def _steepness(one: _Exposure) -> DoubleArray:
     """Mean square difference to the four neighbours: what a step of one pixel adds to the variance."""
+    # the noise of what is expected must not look steep
+    level = ndimage.uniform_filter(one.level, 3) if one.noisy else one.level
     padded = np.pad(level, 1, mode="edge")
     neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     return np.asarray(sum(np.square(each - level) for each in neighbours) / len(neighbours))

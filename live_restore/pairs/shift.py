@@ -29,8 +29,8 @@ from live_restore.pairs.correlation import (
 
 Pixels = NDArray[Any]
 
-# The peak must stand out of the rest of the correlation, farther away than this, by this factor; chance gives up to 1.25.
-_DISTINCT = 1.4
+# A large shift is believed only if the correlation there is higher than anywhere else by this factor.
+_DISTINCT = 2.0
 _LARGEST_ERROR_PX = 0.35
 _SMALLEST_PX = 16
 # A larger part of the field says nothing more of the shift of the whole; of single planes, half of that each way will do.
@@ -38,7 +38,8 @@ _MOST_PX, _COARSE = 1024, 8
 _SPIKE_SD = 8.0
 _MOST_PLANES = 8
 _BLOCK_PX, _MOST_BLOCKS, _REACH_PX = 96, 14, 8
-# A block is looked at if its likeness is this far above the noise, and has moved if the new place is better by so much.
+# A shift is believed, and a block looked at, if the likeness there is this far above the noise; a block has moved if its new
+# place is better by so much.
 _SEEN_SD, _MOVED_SD = 7.0, 5.0
 
 
@@ -178,9 +179,8 @@ def _sideways(low: FloatArray, high: FloatArray) -> Shift:
     start = first.highest(None)
     distinct = first.distinct(start)
     found = first.refined(start)
-    # little is needed to believe what is likely beforehand: that the field hardly moved
-    believed = max(abs(start)) <= _REACH_PX and first.gain(found, None) > _SEEN_SD
-    if distinct < _DISTINCT and not believed:
+    likely = max(abs(start)) <= _REACH_PX  # beforehand: that the field hardly moved
+    if not ((likely or distinct > _DISTINCT) and first.gain(found, None) > _SEEN_SD):
         return Shift(distinct=distinct)
     whole = np.rint(found)
     shared = overlap(low, high, Shift((float(whole[0]), float(whole[1]))))
@@ -196,7 +196,7 @@ def _sideways(low: FloatArray, high: FloatArray) -> Shift:
 
 def _along_z(low: Pixels, high: Pixels, flat: Shift) -> tuple[float, float]:
     """Measure the shift in planes, and its error: which planes of high, or what lies between two of them, low is most like."""
-    reach = min(_MOST_PLANES, len(low) // 2)
+    reach = min(_MOST_PLANES, len(low) // 2) if len(low) > 2 else 0
     if reach < 1:
         return 0.0, math.inf
     first, second = _planes(low, high, flat)

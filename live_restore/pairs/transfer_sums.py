@@ -2,12 +2,14 @@
 
 Receives deviations, several of every pixel, and a first line; hands on a better one with honest errors. Where bright and dark
 pixels are not the same ones, the quiet and the noisy among them would bend the line: the read noise of a pixel is taken for a
-random effect (generalised least squares), and errors are those between pixels (cluster-robust). It does not know where the
-images came from.
+random effect (generalised least squares), and errors are those between pixels (cluster-robust). What is expected has noise of
+its own, which would flatten the line: its neighbours, which have not the same noise, stand in for it where pixels are told
+apart (instrumental variables). It does not know where the images came from.
 """
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from live_restore.pairs.transfer_curve import (
     ASTRAY_SD,
@@ -52,7 +54,8 @@ class TransferSums:
         """Take the deviations of an image."""
         values, smooth = without_smooth(deviation.values)
         excess = excess_without_smooth(deviation.excess) - self._offset * deviation.offset_share
-        expected = self._line.variance(excess)
+        around = _around(excess)
+        expected = self._line.variance(around)
         sd = np.sqrt(expected)
         # the steepness of the line's own making is left out with what it is too much for
         usable = (
@@ -63,11 +66,13 @@ class TransferSums:
         usable &= self._line.moved_px2 * deviation.steepness < _MOST_MOTION * expected
         weights = np.where(usable, 0.5 / np.square(expected), 0.0)
         columns = (excess, np.ones_like(excess), deviation.steepness)[: self._terms]
+        apart = (around, *columns[1:])
         normal, right = self._sums(values.shape)
-        for row, one in enumerate(columns):
-            right[row] += weights * one * np.square(values)
-            for column, other in enumerate(columns[: row + 1]):
-                normal[row, column] += weights * one * other
+        for row, one in enumerate(apart):
+            weighted = weights * one
+            right[row] += weighted * np.square(values)
+            for column, other in enumerate(columns):
+                normal[row, column] += weighted * other
         self.pixels += int(np.count_nonzero(usable))
 
     def solve(self) -> TransferLine | None:
@@ -78,13 +83,13 @@ class TransferSums:
         normal = np.concatenate([each for each, _ in parts], axis=-1)  # (terms, terms, pixels)
         right = np.concatenate([each for _, each in parts], axis=-1)  # (terms, pixels)
         whole = normal.sum(axis=-1)
-        scale = np.sqrt(np.diag(whole))
+        scale = np.sqrt(np.abs(np.diag(whole)))
         if not np.all(scale > 0) or np.linalg.cond(whole / np.outer(scale, scale)) > 1e10:
             return None
         inverse = np.linalg.inv(whole / np.outer(scale, scale)) / np.outer(scale, scale)
         solution = inverse @ right.sum(axis=-1)
         scores = right - np.einsum("ijp,j->ip", normal, solution)
-        covariance = inverse @ (scores @ scores.T) @ inverse
+        covariance = inverse @ (scores @ scores.T) @ inverse.T
         return self._line_of(solution, covariance, whole, right.sum(axis=-1))
 
     def _line_of(self, solution: DoubleArray, covariance: DoubleArray, whole: DoubleArray, right: DoubleArray) -> TransferLine:
@@ -104,9 +109,13 @@ class TransferSums:
 
     def _effective(self, shape: tuple[int, ...]) -> tuple[DoubleArray, DoubleArray]:
         """Take off what a pixel's own read noise explains: each pixel's normal equations after that."""
-        lower = self._normal[shape].reshape(self._terms, self._terms, -1)
-        normal = lower + np.transpose(np.tril(np.ones((self._terms, self._terms)), -1)[:, :, None] * lower, (1, 0, 2))
+        normal = self._normal[shape].reshape(self._terms, self._terms, -1)
         right = self._right[shape].reshape(self._terms, -1)
-        ones = normal[1]  # (terms, pixels): sums with the constant column
-        share = self._between / (1 + self._between * ones[1])
-        return normal - share * ones[:, None] * ones[None], right - share * ones * right[1]
+        by_row, by_column = normal[:, 1], normal[1]  # (terms, pixels): sums with the constant column
+        share = self._between / (1 + self._between * by_column[1])
+        return normal - share * by_row[:, None] * by_column[None], right - share * by_row * right[1]
+
+
+def _around(image: DoubleArray) -> DoubleArray:
+    """Mean of the eight neighbours."""
+    return np.asarray((9 * uniform_filter(image, 3) - image) / 8)

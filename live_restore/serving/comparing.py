@@ -15,6 +15,7 @@ from live_restore.frames import Volume
 from live_restore.records.runs import volume_words
 from live_restore.restore.noise import CameraNoise
 from live_restore.serving.lane import Lane
+from live_restore.serving.left_out import with_low_from_disk
 from live_restore.serving.pair_keeping import PairKeeping
 from live_restore.serving.recording import Recording
 from live_restore.serving.reference import FloatArray, Low, Match, References, compare
@@ -64,6 +65,7 @@ class Comparing:
 
     def finish(self, run: Run) -> None:
         """Let the records of a run be closed, after all that is on its way."""
+        self._lane.put(lambda: self._take_up(run), lambda: self._give_up(run, "the restore process was stopped"))
         self._lane.add(lambda: self._finish(run))
 
     def hurry(self) -> None:
@@ -118,11 +120,23 @@ class Comparing:
         keeping = self._pairs.setdefault(run.name, PairKeeping(self._noise))
         return keeping.keep(run, match, lambda nbytes: self._recording.place(run, match.low.volume, nbytes))
 
-    def _finish(self, run: Run) -> None:
+    def _take_up(self, run: Run) -> None:
+        """Compare with the references whose low-light volumes were never sent here, where these are on disk."""
+        with self._lock:
+            alone = self._references.end(run.name)
+        for high, match in with_low_from_disk(run.raw, run.plan, alone):
+            if match is None:
+                self._leave(run, high, "its low-light volume was not sent here")
+            else:
+                self._compare(run, match)
+
+    def _give_up(self, run: Run, why: str) -> None:
         with self._lock:
             alone = self._references.end(run.name)
         for high in alone:
-            self._leave(run, high, "its low-light volume was not sent here")
+            self._leave(run, high, why)
+
+    def _finish(self, run: Run) -> None:
         keeping = self._pairs.pop(run.name, None)
         if keeping is not None:
             keeping.close(run)

@@ -88,8 +88,8 @@ class Overlaid:
         z, y, x = (int(place) for place in np.unravel_index(int(np.argmax(error)), error.shape))
         rows, columns = (_around(place, length) for place, length in zip((y, x), low.shape[1:], strict=True))
         corner = (z, rows.start, columns.start)[3 - self.low.ndim :]
-        parts = [image[z, rows, columns].astype(np.float32) for image in (low, restored, high)]
-        return Case(kind, name, gain_db, *parts, corner=corner, pixel_size_um=pixel_size_um)
+        shown = [image[z, rows, columns].astype(np.float32) for image in (low, restored, high)]
+        return Case(kind, name, gain_db, shown[0], shown[1], shown[2], corner, pixel_size_um)
 
 
 def _around(place: int, length: int) -> slice:

@@ -14,12 +14,12 @@ from typing import Any
 
 from live_restore.models.package import ModelPackage
 from live_restore.training import report_page as html
+from live_restore.training.card_words import card_words
 from live_restore.training.doubts import doubts
 from live_restore.training.evaluation import LEVELS, Evaluation, PairScore, means
 from live_restore.training.report_figures import bias_figure, case_picture, history_figure, interval_figure, score_figure
 
 _OPTIONS, _HISTORY = "training.toml", "history.json"
-_MOST_TEXT = 400
 _WORST = 5
 
 
@@ -220,9 +220,7 @@ def _training(history: Mapping[str, Any] | None, options_toml: str, cards: Seque
     rows = _history_rows(history)
     pieces = [html.picture(history_figure(rows), "loss and PSNR while training")] if rows else []
     for card in cards:
-        words = {_spaced(key): _plain(value) for key, value in card.items() if value not in (None, "", [], {}, ())}
-        name = words.pop("name", "pairs")
-        pieces += [f"<h3>{escape(name)}</h3>", html.definitions(words)]
+        pieces += [f"<h3>{escape(str(card.get('name') or 'pairs'))}</h3>", html.definitions(card_words(card))]
     if options_toml.strip():
         pieces += ["<h3>Options</h3>", html.verbatim(options_toml)]
     return html.section("What it was trained on, and how", *pieces) if pieces else ""
@@ -247,23 +245,6 @@ def _provenance(evaluation: Evaluation) -> str:
         "evaluated": _date(evaluation.made),
     }
     return html.section("Provenance", html.definitions({term: text for term, text in words.items() if text}))
-
-
-def _plain(value: object) -> str:
-    """Say a value of a card in words: a mapping as ``name value``, what is long is cut."""
-    if isinstance(value, Mapping):
-        text = ", ".join(f"{_spaced(key)} {_plain(inner)}" for key, inner in value.items())
-    elif isinstance(value, (list, tuple)):
-        text = ", ".join(map(_plain, value))
-    elif isinstance(value, float):
-        text = f"{value:.6g}"
-    else:
-        text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
-
-
-def _spaced(key: object) -> str:
-    return str(key).replace("_", " ")
 
 
 def _date(made: str) -> str:

@@ -66,6 +66,7 @@ def _draw_over_snr(axes: "Axes", scores: Sequence[PairScore]) -> None:
             snr, gains = zip(*points, strict=True)
             axes.scatter(snr, gains, s=size, marker=marker, color=colour, label=name, alpha=0.85, lw=1.2)
     axes.axhline(0, color=INK, lw=0.8)
+    axes.set_xlim(0, 1.12 * max(score.snr or 0.0 for score in scores) + 0.5)
     _style(axes, "signal-to-noise ratio of the low-light image", "gain over raw, dB")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, **_LEGEND)
 

@@ -44,7 +44,7 @@ _BLUR_REACH = 4.0
 _MOST_TAKEN = 0.5
 _SENSOR_PX, _SENSOR_SEED = 512, 700_000
 # Light levels, backgrounds and blurs for which the range of an image is measured beforehand.
-_LEVELS, _BACKGROUNDS, _BLURS = 5, 3, 3
+_LEVELS, _BACKGROUNDS, _BLURS = 7, 3, 3
 # Light levels of each image that enter one frozen range.
 _FROZEN_DRAWS = 8
 _UINT16 = np.dtype(np.uint16)
@@ -168,7 +168,7 @@ class SimulatedSource:
             offset = self._simulate.offset_adu
             return IntensityRange((found.low - offset) / root, (found.high - offset) / root)
 
-        roots = np.linspace(sqrt(self._simulate.photons[0]), sqrt(self._most(light)), _LEVELS)
+        roots = np.geomspace(sqrt(self._simulate.photons[0]), sqrt(self._most(light)), _LEVELS)
         backgrounds = np.linspace(0, self._background, _BACKGROUNDS if self._background else 1)
         table = RangeTable([blurs, roots, backgrounds], measure)
         field = Field(pair.name, pair.channel, place_of(pair), pixels.shape, read_pixel_size(pair), map_signal(pixels))

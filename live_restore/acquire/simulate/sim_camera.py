@@ -54,10 +54,16 @@ class SpecimenClock:
         return (time.monotonic() - self._began_s) * self.speed
 
     def set(self, seconds: float) -> None:
-        """Stand at a time, until set again."""
+        """Stand at a time, until set again, or let run."""
         if not 0 <= seconds < np.inf:
             raise ValueError(f"the specimen's time {seconds} must not be negative, nor infinite; it begins at 0")
         self._stands_at_s = seconds
+
+    def run(self) -> None:
+        """Run with the clock on the wall, from where it stands."""
+        if self._stands_at_s is not None and self.speed > 0:
+            self._began_s = time.monotonic() - self._stands_at_s / self.speed
+            self._stands_at_s = None
 
 
 @dataclass(frozen=True, slots=True)
