@@ -15,10 +15,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from live_restore import __version__, cli_calibrate, cli_learn, cli_live
+from live_restore import __version__
 from live_restore.arguments import byte_size, check_figure, package_path, split_model
+from live_restore.commands import calibration, learning, live, training
 from live_restore.errors import LiveRestoreError
-from live_restore.terminal import Bars, print_engines, print_facts, print_models, print_outcomes
+from live_restore.terminal.offline import Bars, print_engines, print_facts, print_models, print_outcomes
 
 if TYPE_CHECKING:
     from live_restore.channels import Assignment
@@ -35,9 +36,8 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-cli_live.add_to(app)
-cli_calibrate.add_to(app)
-cli_learn.add_to(app)
+for commands in (live, calibration, training, learning):
+    commands.add_to(app)
 
 # Rows of a before/after figure: more do not fit on a page.
 _GALLERY_ROWS = 6

@@ -65,4 +65,4 @@ class PairError(LiveRestoreError):
 
 
 class TrainingError(LiveRestoreError):
-    """Training cannot begin or cannot go on: too few pairs, impossible options, a loss that is no number, a wrong checkpoint."""
+    """Training cannot begin or cannot go on: impossible options, a loss that is no number, another checkpoint."""

@@ -1,7 +1,7 @@
 """Promotion: a model that passed the gate is put to work, in the journal and in a restore process that is running.
 
 Receives a verdict; hands on the journal's new line, and what became of the running process in words. It does not know how the
-verdict came about (see `live_restore.training.gate`).
+verdict came about (see `live_restore.evaluation.gate`).
 """
 
 import getpass
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from live_restore.errors import ConfigError, WireError
+from live_restore.evaluation.gate import Verdict
 from live_restore.models.package import open_package
 from live_restore.records.promotions import Promotion, Promotions
 from live_restore.serving.models import ModelChoice
-from live_restore.training.gate import Verdict
 from live_restore.wire.messages import Answer, Command
 from live_restore.wire.security import ClientKeys
 from live_restore.wire.sockets import Caller

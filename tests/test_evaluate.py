@@ -25,6 +25,11 @@ from scipy.ndimage import shift
 from tiny_packages import smoothing_facts, smoothing_tensors, write_smoothing_package
 
 from live_restore.errors import ModelError, PairError
+from live_restore.evaluation.baselines import best_gaussian, best_non_local_means, middle, noise_sd
+from live_restore.evaluation.doubts import doubts
+from live_restore.evaluation.evaluate import evaluate
+from live_restore.evaluation.overlaid import Overlaid
+from live_restore.evaluation.scores import LEVELS, Bias, Evaluation, Figures, PairScore, means
 from live_restore.models.facts import Normalisation
 from live_restore.models.package import open_package
 from live_restore.records.pairs import pairs_sha256
@@ -34,11 +39,6 @@ from live_restore.score import score_pair
 from live_restore.training import baselines, card_words
 from live_restore.training import doubts as doubts_words
 from live_restore.training import evaluation as evaluation_nouns
-from live_restore.training.baselines import best_gaussian, best_non_local_means, middle, noise_sd
-from live_restore.training.doubts import doubts
-from live_restore.training.evaluate import evaluate
-from live_restore.training.evaluation import LEVELS, Bias, Evaluation, Figures, PairScore, means
-from live_restore.training.overlaid import Overlaid
 
 CAMERA = CameraNoise(OFFSET, GAIN, READ_NOISE)
 
@@ -290,6 +290,6 @@ def test_examples_in_the_docstrings(module):
 
 
 def test_it_needs_no_torch():
-    script = "import sys, live_restore.training.evaluate, live_restore.training.report; print('torch' in sys.modules)"
+    script = "import sys, live_restore.evaluation.evaluate, live_restore.evaluation.report; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -69,7 +69,7 @@ def within_errors(estimate, camera, sd=4.0):
 # --- from pairs ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "kind"), enumerate((*KINDS, "mitochondria"), 1))
+@pytest.mark.parametrize(("seed", "kind"), list(enumerate((*KINDS, "mitochondria"), 1)))
 @pytest.mark.parametrize("shape", [(192, 192), (4, 128, 128)], ids=["planes", "stacks"])
 def test_gain_within_three_and_read_noise_within_ten_percent(kind, shape, seed):
     camera, seen = fields(seed, kind, shape, number=12)

@@ -13,14 +13,14 @@ from live_restore import cli
 from live_restore.config import HardwareConfig, Learn
 from live_restore.configured import model_choices, promoted_words
 from live_restore.errors import ConfigError, PairError, WireError
+from live_restore.evaluation.gate import Verdict, compare, held_out_pairs, judge, kept_calibrations
+from live_restore.evaluation.scores import Bias
 from live_restore.launch import start_restore_process, stop_restore_process
 from live_restore.models.package import open_package
 from live_restore.promote import promote, rollback, swap
 from live_restore.records.promotions import Promotion, Promotions, channels_with_promotions
 from live_restore.restore.noise import CameraNoise
 from live_restore.serving.models import ModelChoice
-from live_restore.training.evaluation import Bias
-from live_restore.training.gate import Verdict, compare, held_out_pairs, judge, kept_calibrations
 
 RIG = """
 [micromanager]

@@ -10,11 +10,11 @@ import pytest
 from judged_pairs import gaussian_kernel, write_calibration, write_kernel_package
 from test_evaluate import of, pair_score
 
+from live_restore.evaluation.evaluate import evaluate
+from live_restore.evaluation.report import write_package_report, write_report
+from live_restore.evaluation.scores import Case
 from live_restore.models.package import open_package
 from live_restore.restore.noise import CameraNoise
-from live_restore.training.evaluate import evaluate
-from live_restore.training.evaluation import Case
-from live_restore.training.report import write_package_report, write_report
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 

@@ -8,6 +8,7 @@ import tifffile
 
 from live_restore.errors import PairError
 from live_restore.intensity import IntensityRange, measure_percentiles
+from live_restore.pairs.moved import cut_moved, overlap_window
 from live_restore.records.pairs import Pair, read_pairs
 from live_restore.restore.noise import CameraNoise
 from live_restore.training.fields import choose_pairs
@@ -20,7 +21,7 @@ from live_restore.training.signal_map import map_signal
 from live_restore.training.simulated import SimulatedSource
 from live_restore.training.sources import PairSource, whole
 from live_restore.training.streamed import StreamedImages
-from live_restore.training.targets import cut_moved, fit_counts, fit_doses, network_pair, overlap, pool_range
+from live_restore.training.targets import fit_counts, fit_doses, network_pair, pool_range
 from live_restore.training.thinning import thin
 from live_restore.training.turns import Turns
 
@@ -96,7 +97,7 @@ def test_only_the_high_image_is_moved(shift, tmp_path):
     write_folder(tmp_path, {"a": (low, high.astype(np.float32)), "b": (low, high.astype(np.float32))})
     pair = Pair("a", tmp_path / "low" / "a.tif", tmp_path / "high" / "a.tif", shift_px=shift)
     source = PairSource([pair])
-    kept = overlap(low.shape, shift)
+    kept = overlap_window(low.shape, shift)
     assert source.fields[0].shape == low[kept].shape
     scaled, target = whole(source, 0)
     counts = measure_percentiles(low[None]).unscale(scaled[None])[0]

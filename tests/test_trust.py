@@ -372,7 +372,9 @@ def test_dark_pixels_that_stand_alone_are_left_out_at_once(noise):
 def outcome(channel, raw, restored):
     """What the restore thread hands to the check thread, as far as the check looks at it."""
     volume = SimpleNamespace(run="run", key=SimpleNamespace(channel=channel), pixels=raw)
-    restorer = SimpleNamespace(normalisation=SimpleNamespace(output="counts"), facts=SimpleNamespace(light_levels={}, limits={}))
+    restorer = SimpleNamespace(
+        normalisation=SimpleNamespace(output="counts"), facts=SimpleNamespace(light_levels={}, limits={})
+    )
     provenance = {"guarded": False}
     return SimpleNamespace(
         volume=volume, pixels=restored, slab=None, served=SimpleNamespace(restorer=restorer), provenance=provenance

@@ -112,7 +112,7 @@ def why_of_blur(limits: Limits) -> str:
 def number(value: float) -> str:
     """Two digits, or all before the point.
 
-    >>> [number(value) for value in (0.123, 3.36, 267.4)]
-    ['0.12', '3.4', '267']
+    >>> [number(value) for value in (0.123, 3.36, 99.7, 267.4)]
+    ['0.12', '3.4', '100', '267']
     """
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
+    return f"{value:.0f}" if value >= 99.5 else f"{value:.2g}"

@@ -127,8 +127,8 @@ def gather(deviation: Deviation) -> Cells | None:
     if kept.size < 4 * _LEAST_PER_CELL:
         return None
     excess = excess_without_smooth(deviation.excess)
-    parts = (part.reshape(-1)[kept] for part in (level, deviation.steepness, excess, values))
-    return _cells(*parts, deviation.offset_share)
+    level, steepness, excess, values = (part.reshape(-1)[kept] for part in (level, deviation.steepness, excess, values))
+    return _cells(level, steepness, excess, values, deviation.offset_share)
 
 
 def _unbiased(level: DoubleArray, values: DoubleArray, smooth: DoubleArray) -> NDArray[np.bool_]:
@@ -194,7 +194,7 @@ def _solve(cells: Cells, design: DoubleArray) -> tuple[DoubleArray, DoubleArray]
     scales = np.abs(design).max(axis=0)
     if not np.all(scales > 0):
         return None
-    design = design / scales
+    design = np.asarray(design / scales, np.float64)
     predicted = np.maximum(cells.variance, 0.1)
     solution, inverse = np.zeros(design.shape[1]), np.zeros((design.shape[1], design.shape[1]))
     for _ in range(_TURNS):

@@ -38,16 +38,16 @@ class Arithmetic:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Compute in the short format where that is safe."""
-        return torch.autocast(
-            self.device.type, _DTYPES.get(self.precision, torch.bfloat16), enabled=self.precision in _DTYPES
-        )
+        return torch.autocast(self.device.type, _DTYPES.get(self.precision, torch.bfloat16), enabled=self.precision in _DTYPES)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Keep small gradients of f16 from vanishing; for the other formats it does nothing."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "f16")
 
     def __str__(self) -> str:
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        name = (
+            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        )
         return f"{name}, {self.precision}"
 
 

@@ -42,8 +42,8 @@ class Average:
     @torch.no_grad()
     def update(self, net: Net, step: int) -> None:
         """Take in the weights after a step, counted from 1."""
-        mine, theirs = list(self.net.parameters()), [weights.detach() for weights in net.parameters()]
-        torch._foreach_lerp_(mine, theirs, 1 - self.keep(step))
+        mine, theirs = [*self.net.parameters()], [weights.detach() for weights in net.parameters()]
+        torch._foreach_lerp_(list[torch.Tensor](mine), theirs, 1 - self.keep(step))
         for kept, new in zip(self.net.buffers(), net.buffers(), strict=True):
             kept.copy_(new)
 

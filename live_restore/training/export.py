@@ -19,6 +19,9 @@ import torch
 
 from live_restore import __version__
 from live_restore.errors import ImageError, LiveRestoreError
+from live_restore.evaluation.evaluate import evaluate
+from live_restore.evaluation.report import write_report
+from live_restore.evaluation.scores import Evaluation
 from live_restore.intensity import IntensityRange, measure_percentiles
 from live_restore.models.facts import Architecture, FrozenRange, ModelFacts, Normalisation, Provenance
 from live_restore.models.geometry.graph import measure_geometry
@@ -27,13 +30,10 @@ from live_restore.models.onnx_export import run_net, to_onnx
 from live_restore.models.package import ModelPackage, open_package, write_package
 from live_restore.records.pairs import Pair
 from live_restore.restore.noise import CameraNoise
-from live_restore.training.evaluate import evaluate
-from live_restore.training.evaluation import Evaluation
 from live_restore.training.held_out import HeldOut, spread
 from live_restore.training.members import Ensemble
 from live_restore.training.options import Scaling, TrainingOptions
 from live_restore.training.progress import Entry, Nobody, TrainingListener
-from live_restore.training.report import write_report
 
 # Y and X of the test image in a package, and its planes.
 _TEST_SIDES = {2: (128, 128), 3: (16, 64, 64)}
@@ -128,9 +128,7 @@ def export(
     return write(path, scores, extras, overwrite), scored
 
 
-def _writer(
-    name: str, trained: Trained
-) -> Callable[[Path, Mapping[str, float], Mapping[str, bytes], bool], ModelPackage]:
+def _writer(name: str, trained: Trained) -> Callable[[Path, Mapping[str, float], Mapping[str, bytes], bool], ModelPackage]:
     """Prepare what does not depend on the scores, once."""
     onnx = to_onnx(trained.net)
     facts = _facts(trained, onnx)
@@ -160,7 +158,9 @@ def describe(trained: Trained) -> str:
     s = "s" if members > 1 else ""
     sure = ", probabilistic" if network.probabilistic else ""
     what = "images made dim by computation" if trained.options.simulate else "pairs of low- and high-light images"
-    return f"{several} {network.n_dim}D {_NAMES[network.kind]} network{s}{sure}, trained on {what} by live_restore {__version__}."
+    return (
+        f"{several} {network.n_dim}D {_NAMES[network.kind]} network{s}{sure}, trained on {what} by live_restore {__version__}."
+    )
 
 
 def _facts(trained: Trained, onnx: bytes) -> ModelFacts:
@@ -252,10 +252,11 @@ def _affordable(trial: Trial) -> tuple[Sequence[Pair], bool]:
     return [trial.pairs[place] for place in spread(len(trial.pairs), number)], False
 
 
-def _extras(
-    trained: Trained, scored: Evaluation | None, cards: Sequence[Mapping[str, Any]], folder: Path
-) -> dict[str, bytes]:
-    rows = [{key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in asdict(entry).items()} for entry in trained.history]
+def _extras(trained: Trained, scored: Evaluation | None, cards: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, bytes]:
+    rows = [
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in asdict(entry).items()}
+        for entry in trained.history
+    ]
     history = {"format": 1, "entries": rows}
     options = trained.options.to_toml()
     extras = {"training.toml": options.encode(), "history.json": _json(history)}

@@ -81,11 +81,11 @@ class Terms:
     """
 
     arithmetic: Arithmetic
-    crew: Crew = Crew()
+    crew: Crew = field(default_factory=Crew)
     seconds: float | None = None
     keep: Callable[[State], None] = lambda _: None
     stopped: Callable[[], bool] = lambda: False
-    listener: TrainingListener = Nobody()
+    listener: TrainingListener = field(default_factory=Nobody)
     member: int = 0
     members: int = 1
 
@@ -200,7 +200,7 @@ class _Running:
             output = self._wrapped(self._tensor(batch.low))
         loss = self._loss.compute(output.float(), self._tensor(batch.target))
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
         longest = self._options.gradient_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self._net.parameters(), longest)

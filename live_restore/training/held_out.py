@@ -5,7 +5,7 @@ an even choice. The scores of the finished package are made elsewhere, on whole 
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +82,9 @@ class HeldOut:
         """Restore all and compare; the network is left as it came."""
         started, was_training = time.monotonic(), net.training
         net.eval()
-        losses, psnrs, examples = [], [], []
+        losses: list[float] = []
+        psnrs: list[float] = []
+        examples: list[Example] = []
         for image in self.images:
             target = _tensor(image.target, arithmetic)
             with arithmetic.autocast():
@@ -103,10 +105,6 @@ def spread(length: int, most: int = MOST_IMAGES) -> list[int]:
     return [place * length // number for place in range(number)]
 
 
-
-
-
-
 def psnr_db(image: FloatArray, target: FloatArray) -> float:
     """Peak signal to noise after the affine fit, as `live_restore.score` has it; ([Z,] Y, X) each."""
     slope, offset = fit_affine(_stack(image), _stack(target))
@@ -116,12 +114,15 @@ def psnr_db(image: FloatArray, target: FloatArray) -> float:
 
 
 def _stack(pixels: FloatArray) -> FloatArray:
-    return pixels.reshape(-1, *pixels.shape[-2:])  # (Z, Y, X)
+    stack: FloatArray = pixels.reshape(-1, *pixels.shape[-2:])  # (Z, Y, X)
+    return stack
 
 
 def _plane(pixels: FloatArray) -> FloatArray:
     """Give an image, or the middle plane of a stack; (Y, X)."""
-    return _stack(pixels)[_stack(pixels).shape[0] // 2]
+    stack = _stack(pixels)
+    plane: FloatArray = stack[len(stack) // 2]
+    return plane
 
 
 def _tensor(pixels: FloatArray, arithmetic: Arithmetic) -> Tensor:

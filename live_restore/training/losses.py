@@ -48,12 +48,12 @@ class Loss:
 
 
 def mae(output: Tensor, target: Tensor) -> Tensor:
-    """Take the mean absolute error, ``mean |output - target|``; it estimates the median (the default of CSBDeep and 3D-RCAN)."""
+    """Take the mean absolute error, ``mean |output - target|``; it estimates the median (CSBDeep's and 3D-RCAN's default)."""
     return functional.l1_loss(output, target)
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:
-    """Take the mean squared error, ``mean (output - target)**2``; it estimates the mean, and is highest in PSNR by construction."""
+    """Take the mean squared error, ``mean (output - target)**2``; it estimates the mean, hence the highest PSNR."""
     return functional.mse_loss(output, target)
 
 

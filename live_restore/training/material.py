@@ -164,7 +164,9 @@ def _read(
         kept = choose_pairs(found.pairs, options.pairs.channel)
         left = [pair for pair in found.pairs if not pair.accepted]
         if left:
-            notes.append(f"{folder.name}: {len(left)} of {len(found.pairs)} pairs are left out, the first because {left[0].reason}")
+            notes.append(
+                f"{folder.name}: {len(left)} of {len(found.pairs)} pairs are left out, the first because {left[0].reason}"
+            )
         pairs += kept
     return tuple(pairs), tuple(dict.fromkeys(notes)), tuple(cards)
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from live_restore.errors import PairError
+from live_restore.pairs.moved import Window
 from live_restore.training.fields import Field
 from live_restore.training.options import Augment, Sampling
 from live_restore.training.sources import Source
-from live_restore.training.targets import Window
 from live_restore.training.turns import Turns
 
 FloatArray = NDArray[np.float32]

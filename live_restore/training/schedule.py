@@ -10,7 +10,6 @@ reached its end there, on a busy machine and after an interruption too.
 import math
 from dataclasses import dataclass
 
-
 # Part of the highest learning rate that the very first step has.
 _FIRST = 0.01
 

@@ -25,6 +25,7 @@ from scipy.ndimage import gaussian_filter
 from live_restore.acquire.simulate.camera import build_camera
 from live_restore.errors import PairError
 from live_restore.intensity import IntensityRange, measure_percentiles
+from live_restore.pairs.moved import Window
 from live_restore.records.pairs import Pair
 from live_restore.training.fields import Field, check_alike, check_pixels, read_pixel_size
 from live_restore.training.options import Scaling, Simulate
@@ -32,7 +33,7 @@ from live_restore.training.range_table import RangeTable, even_sample
 from live_restore.training.signal_map import map_signal
 from live_restore.training.sources import place_of
 from live_restore.training.streamed import StreamedImages
-from live_restore.training.targets import Pixels, Window
+from live_restore.training.targets import Pixels
 from live_restore.training.thinning import as_counts
 
 FloatArray = NDArray[np.float32]

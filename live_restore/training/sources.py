@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from live_restore.errors import PairError
 from live_restore.intensity import IntensityRange, measure_percentiles
+from live_restore.pairs.moved import Window, cut_moved, overlap_window
 from live_restore.records.pairs import Pair
 from live_restore.restore.noise import CameraNoise
 from live_restore.training.fields import Field, check_alike, check_pixels, read_pixel_size
@@ -23,7 +24,7 @@ from live_restore.training.options import Scaling
 from live_restore.training.range_table import RangeTable, even_sample
 from live_restore.training.signal_map import map_signal
 from live_restore.training.streamed import StreamedImages
-from live_restore.training.targets import CountsFit, Pixels, Window, cut_moved, fit_counts, overlap, pool_range
+from live_restore.training.targets import CountsFit, Pixels, fit_counts, pool_range
 from live_restore.training.thinning import camera_window, thin
 
 FloatArray = NDArray[np.float32]
@@ -144,7 +145,7 @@ class PairSource:
         for side, pixels in (("low", low), ("high", high)):
             check_pixels(f"the {side} image of pair '{pair.name}'", pixels)
         try:
-            kept = overlap(low.shape, pair.shift_px)
+            kept = overlap_window(low.shape, pair.shift_px)
             moved = cut_moved(high, kept, pair.shift_px)
             fit = fit_counts(low[kept], moved)
         except PairError as error:

@@ -1,7 +1,7 @@
 """The start: with fresh weights, or with those of a package that is to be trained further.
 
-Receives options and perhaps a package; hands on a network of `live_restore.models.nets`. The weights of a package, one of ours or
-one that was imported, are read from its ONNX graph by their names. It does not know pairs or batches.
+Receives options and perhaps a package; hands on a network of `live_restore.models.nets`. The weights of a package, trained
+here or imported, are read from its ONNX graph by their names. It does not know pairs or batches.
 """
 
 from dataclasses import dataclass
@@ -72,7 +72,11 @@ def continued(options: TrainingOptions, package: ModelPackage) -> TrainingOption
     """
     _check_trainable(package)
     facts = package.facts
-    kept: dict[str, Any] = {key: facts.architecture.options[key] for key in NET_OPTIONS[facts.architecture.kind] if key in facts.architecture.options}
+    kept: dict[str, Any] = {
+        key: facts.architecture.options[key]
+        for key in NET_OPTIONS[facts.architecture.kind]
+        if key in facts.architecture.options
+    }
     if options.network.probabilistic and facts.architecture.kind == "care":
         kept["probabilistic"] = True
     loss = _fitting_loss(options.fit.loss, bool(kept.get("probabilistic")))

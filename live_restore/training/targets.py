@@ -13,24 +13,19 @@ would change the very noise that the network is to learn.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, sqrt
+from math import floor, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import shift as spline_shift
 
 from live_restore.errors import PairError
 from live_restore.intensity import IntensityRange, guard, measure_percentiles
+from live_restore.pairs.moved import cut_moved, overlap_window
 
 FloatArray = NDArray[np.float32]
 Pixels = NDArray[np.integer[Any] | np.floating[Any]]
-Window = tuple[slice, ...]
 
-# A cubic spline forgets what lies n pixels away as 0.27**n: 1e-7 after this many.
-_SPLINE_REACH = 12
-# Shifts below this, in pixels, change nothing worth an interpolation.
-_NO_SHIFT = 0.02
 # A slope that is not this many of its own errors above 0 says that low and high do not show the same.
 _LEAST_SLOPE_SD = 4.0
 # Frozen ranges of images that are no whole numbers are measured on at most this many pixels.
@@ -93,7 +88,7 @@ def network_pair(
     PairError
         If the images do not show the same.
     """
-    kept = overlap(low.shape, shift_px)
+    kept = overlap_window(low.shape, shift_px)
     measured = range_ or measure_percentiles(low[None], *percentiles)
     moved = cut_moved(high, kept, shift_px)
     fit = fit_counts(low[kept], moved)
@@ -154,59 +149,6 @@ def fit_doses(dose_ratio: float, low_offset_adu: float, high_offset_adu: float |
     return CountsFit(dose_ratio, low_offset_adu - dose_ratio * offset)
 
 
-def overlap(shape: tuple[int, ...], shift_px: Sequence[float] = ()) -> Window:
-    """Say which pixels of low, ([Z,] Y, X), the high image shows as well.
-
-    Raises
-    ------
-    PairError
-        If none are left.
-    """
-    shifts = tuple(shift_px) or (0.0,) * len(shape)
-    if len(shifts) != len(shape):
-        raise PairError(
-            f"the shift {[*shifts]} has {len(shifts)} numbers, the images {len(shape)} axes; give one for each axis"
-        )
-    shifts = tuple(_exact(shift) for shift in shifts)
-    window = tuple(slice(max(0, ceil(-shift)), size - max(0, ceil(shift))) for size, shift in zip(shape, shifts, strict=True))
-    if any(part.stop - part.start < 1 for part in window):
-        raise PairError(f"low and high lie {[*shifts]} pixels apart, and are only {[*shape]} large: nothing is on both")
-    return window
-
-
-def cut_moved(high: Pixels, window: Window, shift_px: Sequence[float] = ()) -> Pixels:
-    """Cut from high what low shows in a window, moved by a cubic spline; only what the spline needs is read.
-
-    Parameters
-    ----------
-    high : ndarray, ([Z,] Y, X)
-        The whole image, or a memory map of it.
-    window : tuple of slice
-        In pixels of low; within `overlap`.
-    shift_px : sequence of float, ([z,] y, x)
-        What lies at r in low lies at r + shift in high.
-
-    Returns
-    -------
-    ndarray, of the window's size
-        float32 if it was interpolated, the file's own dtype if the shift is in whole pixels.
-    """
-    shifts = [_exact(shift) for shift in shift_px] or [0.0] * high.ndim
-    whole = [floor(shift + 0.5) for shift in shifts]
-    rest = [shift - move for shift, move in zip(shifts, whole, strict=True)]
-    reach = [_SPLINE_REACH if part else 0 for part in rest]
-    starts = [part.start + move for part, move in zip(window, whole, strict=True)]
-    stops = [part.stop + move for part, move in zip(window, whole, strict=True)]
-    if not any(rest):
-        return np.asarray(high[tuple(map(slice, starts, stops))])
-    outer = [max(0, start - far) for start, far in zip(starts, reach, strict=True)]
-    ends = [min(size, stop + far) for size, stop, far in zip(high.shape, stops, reach, strict=True)]
-    piece = np.asarray(high[tuple(map(slice, outer, ends))], np.float32)
-    moved = spline_shift(piece, [-part for part in rest], order=3, mode="mirror")
-    inner = tuple(slice(a - o, b - o) for a, b, o in zip(starts, stops, outer, strict=True))
-    return np.asarray(moved[inner], np.float32)
-
-
 def pool_range(images: Iterable[Pixels], low_percentile: float, high_percentile: float, pixels: int) -> IntensityRange:
     """Measure one range over many low images, one at a time in memory: what `frozen` freezes.
 
@@ -238,12 +180,6 @@ def pool_range(images: Iterable[Pixels], low_percentile: float, high_percentile:
     low, high = (float(values[np.searchsorted(upto, floor(place) + 1)]) for place in places)
     low, high, guarded = guard(low, high, values[np.flatnonzero(numbers[order])])
     return IntensityRange(np.array([low]), np.array([high]), guarded)
-
-
-def _exact(shift: float) -> float:
-    """Leave out shifts that are next to none: 4.999 pixels are 5."""
-    near = floor(shift + 0.5)
-    return float(near) if abs(shift - near) < _NO_SHIFT else float(shift)
 
 
 def _planes(pixels: Pixels) -> Pixels:

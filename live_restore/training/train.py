@@ -19,6 +19,7 @@ import torch
 
 from live_restore import __version__
 from live_restore.errors import TrainingError
+from live_restore.evaluation.scores import Evaluation
 from live_restore.models.nets.layers import Net
 from live_restore.models.package import ModelPackage, check_free, open_package
 from live_restore.restore.noise import CameraNoise
@@ -32,7 +33,6 @@ from live_restore.training.checkpoint import (
     save_checkpoint,
 )
 from live_restore.training.distributed import Crew, crew_from_environment, joined
-from live_restore.training.evaluation import Evaluation
 from live_restore.training.export import Trained, Trial, export, scoring_seconds
 from live_restore.training.fit import Fitted, Terms, fit
 from live_restore.training.held_out import spread
@@ -229,9 +229,7 @@ class _Run:
             seconds=self._seconds_to_score(),
             cards=self._chosen.cards,
         )
-        package, evaluation = export(
-            task.output, task.name or task.output.stem, trained, trial, task.overwrite, self._listener
-        )
+        package, evaluation = export(task.output, task.name or task.output.stem, trained, trial, task.overwrite, self._listener)
         remove_checkpoint(self._folder)
         return Outcome(package, evaluation, self._history)
 
@@ -319,8 +317,8 @@ def light_levels(chosen: Chosen, options: TrainingOptions, camera: CameraNoise |
     Returns
     -------
     dict
-        ``trained_peak_photons_from`` and ``_to``, photons per pixel that one pixel in a thousand exceeds; empty where the camera
-        is not known.
+        ``trained_peak_photons_from`` and ``_to``, photons per pixel that one pixel in a thousand exceeds; empty where the
+        camera is not known.
     """
     if options.simulate is not None:
         lowest, highest = options.simulate.photons

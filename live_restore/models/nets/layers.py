@@ -1,4 +1,4 @@
-"""The layers that all networks share: convolution, pooling, nearest upsampling, their start weights, and their limits.
+"""The layers that networks share: convolution, pooling, upsampling, sub-pixels, their start weights, and their limits.
 
 Receives sizes from the networks; hands on torch layers that compute, and start to train, exactly as Keras' do. It does not
 know how a network puts them together.
@@ -68,6 +68,46 @@ def conv(n_dim: int, channels_in: int, channels_out: int, kernel: int | Sequence
     sizes = (kernel,) * n_dim if isinstance(kernel, int) else tuple(kernel)
     layer = nn.Conv2d if n_dim == 2 else nn.Conv3d
     return layer(channels_in, channels_out, sizes, padding=tuple(k // 2 for k in sizes))  # type: ignore[arg-type]
+
+
+def strided_conv(n_dim: int, channels_in: int, channels_out: int, factor: int) -> ConvLayer:
+    """Make a convolution whose kernel is its stride: every box of `factor` pixels along each axis becomes one pixel.
+
+    Parameters
+    ----------
+    n_dim : int
+        2 or 3.
+    channels_in, channels_out : int
+    factor : int
+    """
+    layer = nn.Conv2d if n_dim == 2 else nn.Conv3d
+    return layer(channels_in, channels_out, factor, stride=factor)
+
+
+class PixelShuffle(nn.Module):
+    """Turn channels into pixels, in the channel order of TensorFlow's ``depth_to_space``, in 2D and in 3D.
+
+    With a factor f and C channels that remain, input channel ``((z * f + y) * f + x) * C + c`` (in 2D ``(y * f + x) * C + c``)
+    becomes the pixel (z, y, x) of every f x f (x f) box of output channel c. torch's own ``pixel_shuffle`` has C outermost.
+
+    It is computed as a transposed convolution with a kernel of zeros and ones, which is exact, is one operation in the ONNX
+    graph at any size, and is the same in 2D and 3D.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, n_dim: int, channels: int, factor: int) -> None:
+        super().__init__()
+        self._factor = factor
+        self._transposed = functional.conv_transpose2d if n_dim == 2 else functional.conv_transpose3d
+        box = (factor,) * n_dim
+        kernel = torch.eye(channels * factor**n_dim).reshape(*box, channels, -1)  # ([z,] y, x, c, input channel)
+        kernel = kernel.movedim((-1, -2), (0, 1)).contiguous()  # (input channel, c, [z,] y, x)
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Turn (N, C * f**n, [Z,] Y, X) into (N, C, [Z * f,] Y * f, X * f)."""
+        return self._transposed(features, self.kernel, stride=self._factor)
 
 
 def max_pool(image: Tensor, pool: Sequence[int]) -> Tensor:

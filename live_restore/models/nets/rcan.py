@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from live_restore.models.nets.layers import ConvLayer, Net, check_at_least_one, check_n_dim, conv
+from live_restore.models.nets.layers import ConvLayer, Net, PixelShuffle, check_at_least_one, check_n_dim, conv
 
 KERNEL = 3
 
@@ -152,32 +152,6 @@ class SubPixelStep(nn.Module):
         """Enlarge (N, C, [Z,] Y, X) to (N, C, [Z * factor,] Y * factor, X * factor)."""
         enlarged: Tensor = self.shuffle(self.conv(features))
         return enlarged
-
-
-class PixelShuffle(nn.Module):
-    """Turn channels into pixels, in the channel order of TensorFlow's ``depth_to_space``, in 2D and in 3D.
-
-    With a factor f and C channels that remain, input channel ``((z * f + y) * f + x) * C + c`` (in 2D ``(y * f + x) * C + c``)
-    becomes the pixel (z, y, x) of every f x f (x f) box of output channel c. torch's own ``pixel_shuffle`` has C outermost.
-
-    It is computed as a transposed convolution with a kernel of zeros and ones, which is exact, is one operation in the ONNX
-    graph at any size, and is the same in 2D and 3D.
-    """
-
-    kernel: Tensor
-
-    def __init__(self, n_dim: int, channels: int, factor: int) -> None:
-        super().__init__()
-        self._factor = factor
-        self._transposed = functional.conv_transpose2d if n_dim == 2 else functional.conv_transpose3d
-        box = (factor,) * n_dim
-        kernel = torch.eye(channels * factor**n_dim).reshape(*box, channels, -1)  # ([z,] y, x, c, input channel)
-        kernel = kernel.movedim((-1, -2), (0, 1)).contiguous()  # (input channel, c, [z,] y, x)
-        self.register_buffer("kernel", kernel, persistent=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Turn (N, C * f**n, [Z,] Y, X) into (N, C, [Z * f,] Y * f, X * f)."""
-        return self._transposed(features, self.kernel, stride=self._factor)
 
 
 def upscale_steps(upscale: int) -> list[int]:

@@ -13,17 +13,17 @@ import numpy as np
 
 from live_restore import __version__
 from live_restore.errors import ModelError, PairError
+from live_restore.evaluation.baselines import MOST_FOR_NLM, best_gaussian, best_non_local_means, middle
+from live_restore.evaluation.overlaid import Overlaid
+from live_restore.evaluation.scores import Case, Evaluation, Figures, PairScore
 from live_restore.models.package import ModelPackage, open_package
 from live_restore.models.registry import summary_row
+from live_restore.pairs.moved import cut_moved, overlap_window
 from live_restore.records.pairs import Pair, pairs_sha256
 from live_restore.restore.noise import CameraNoise
 from live_restore.restore.trust import TrustCheck
 from live_restore.restorer import Mode, Restorer
 from live_restore.score import Likeness, score_pair
-from live_restore.training.baselines import MOST_FOR_NLM, best_gaussian, best_non_local_means, middle
-from live_restore.training.evaluation import Case, Evaluation, Figures, PairScore
-from live_restore.training.overlaid import Overlaid
-from live_restore.training.targets import cut_moved, overlap
 
 Told = Callable[[int, int], None]
 
@@ -159,7 +159,7 @@ class _Scorer:
                 "only models that keep sizes can be compared with high-light images of the same camera"
             )
         shift_px = pair.shift_px[-low.ndim :] if _is_far(pair.shift_px) else ()
-        kept = overlap(low.shape, shift_px)
+        kept = overlap_window(low.shape, shift_px)
         widths = None if restored.widths is None else restored.widths.reshape(low.shape)[kept]
         return Overlaid(low[kept], restored.pixels.reshape(low.shape)[kept], cut_moved(high, kept, shift_px), widths)
 

@@ -64,7 +64,7 @@ def calibrate(
     from live_restore.acquire.rig import open_core
     from live_restore.config import HardwareConfig
     from live_restore.configured import camera_noise
-    from live_restore.terminal_calibrate import PairBar, print_calibrated
+    from live_restore.terminal.calibration import PairBar, print_calibrated
 
     rig = _demo_rig() if config is None else HardwareConfig.from_file(config)
     asked = read_calibration(plan, rig)
@@ -107,7 +107,7 @@ def noise(
     """
     from live_restore.camera_noise import measure_camera
     from live_restore.camera_section import camera_text, difference, write_maps, write_text
-    from live_restore.terminal_camera import print_camera, print_difference
+    from live_restore.terminal.camera import print_camera, print_difference
 
     if write and config is None:
         raise ValueError("--write needs --config, the hardware configuration to write into")
@@ -167,7 +167,7 @@ def check_folder(
     Example: [bold]live-restore pairs check pairs/my_calibration[/]
     """
     from live_restore.pairs.check import write_check
-    from live_restore.terminal_pairs import print_check
+    from live_restore.terminal.pairs import print_check
 
     found = _checked(folder, position, limits, config)
     print_check(out, found, everything=everything)
@@ -209,7 +209,7 @@ def _checked(folder: Path, position: str | None, limits: Path | None, config: Pa
     from live_restore.pairs.check import check_pairs
     from live_restore.pairs.quality import read_limits
     from live_restore.records.pairs import read_pairs
-    from live_restore.terminal_pairs import CheckBar
+    from live_restore.terminal.pairs import CheckBar
 
     noise = None if config is None else camera_noise(HardwareConfig.from_file(config).camera)
     chosen = None if limits is None else read_limits(limits)

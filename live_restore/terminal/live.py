@@ -15,8 +15,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from live_restore.backfill import Backfilled
     from live_restore.demo import Shown
+    from live_restore.demo_learn import Learned
     from live_restore.doctor.findings import Finding
-    from live_restore.learn import Learned
     from live_restore.records.account import Account
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}

@@ -1,6 +1,6 @@
 """The evaluation: how good a network is on pairs that it never saw, in figures.
 
-Written by `live_restore.training.evaluate`, kept as JSON, read by the report and by the gate that promotes. It does not know
+Written by `live_restore.evaluation.evaluate`, kept as JSON, read by the report and by the gate that promotes. It does not know
 how the figures came about, nor how they are shown.
 """
 

@@ -19,8 +19,7 @@ from rich.markup import escape
 
 from live_restore.arguments import byte_size, package_path, split_model
 from live_restore.launch import end_with_parent
-from live_restore.terminal import Bars
-from live_restore.terminal_live import (
+from live_restore.terminal.live import (
     Frames,
     print_account,
     print_backfilled,
@@ -30,6 +29,7 @@ from live_restore.terminal_live import (
     print_tally,
     status_page,
 )
+from live_restore.terminal.offline import Bars
 
 if TYPE_CHECKING:
     from live_restore.acquire.acquisition import AcquisitionPlan
@@ -115,7 +115,7 @@ def demo(
 
 
 def _demo_learn(output: Path, minutes: float, seed: int, browser: bool, record: Path | None) -> None:
-    from live_restore.learn import run_learn
+    from live_restore.demo_learn import run_learn
 
     with Frames(err) as frames:
         learned = run_learn(output, minutes=minutes, listener=frames, seed=seed, browser=browser)

@@ -134,11 +134,15 @@ def print_trained(console: Console, outcome: "Outcome") -> None:
         for name, label, form in (("psnr_db", "PSNR, dB", ".2f"), ("ssim", "SSIM", ".3f"), ("nrmse", "NRMSE", ".4f")):
             table.add_row(label, format(mean[f"raw_{name}"], form), format(mean[name], form))
         console.print(table)
-        console.print(f"{mean['gain_db']:+.2f} dB over raw, mean of {len(scored.scores)} held-out pair(s), served by {scored.engine}")
+        console.print(
+            f"{mean['gain_db']:+.2f} dB over raw, mean of {len(scored.scores)} held-out pair(s), served by {scored.engine}"
+        )
     console.print(f"model package: [bold]{escape(str(package.path))}[/]", soft_wrap=True)
     if scored is not None and package.path.is_dir():
         console.print(f"report: [bold]{escape(str(package.path / 'report.html'))}[/]", soft_wrap=True)
-    console.print(f'try it: live-restore restore IMAGE.tif -o RESTORED.ome.tif --model "{escape(str(package.path))}"', soft_wrap=True)
+    console.print(
+        f'try it: live-restore restore IMAGE.tif -o RESTORED.ome.tif --model "{escape(str(package.path))}"', soft_wrap=True
+    )
 
 
 def _where(progress: "Progress") -> str:
@@ -148,8 +152,7 @@ def _where(progress: "Progress") -> str:
 
 def _figures(progress: "Progress") -> str:
     return (
-        f"step {progress.step}, loss {progress.loss:.4g}, learning rate {progress.rate:.2e}, "
-        f"{progress.steps_per_s:.1f} steps/s"
+        f"step {progress.step}, loss {progress.loss:.4g}, learning rate {progress.rate:.2e}, {progress.steps_per_s:.1f} steps/s"
     )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from live_restore.evaluation.scores import DECILES, LEVELS, Bias, Case
 from live_restore.intensity import Pixels
 from live_restore.score import fit_affine
-from live_restore.training.evaluation import DECILES, LEVELS, Bias, Case
 
 FloatArray = NDArray[np.float32]
 

@@ -12,12 +12,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from live_restore.evaluation import report_page as html
+from live_restore.evaluation.card_words import card_words
+from live_restore.evaluation.doubts import doubts
+from live_restore.evaluation.report_figures import bias_figure, case_picture, history_figure, interval_figure, score_figure
+from live_restore.evaluation.scores import LEVELS, Evaluation, PairScore, means
 from live_restore.models.package import ModelPackage
-from live_restore.training import report_page as html
-from live_restore.training.card_words import card_words
-from live_restore.training.doubts import doubts
-from live_restore.training.evaluation import LEVELS, Evaluation, PairScore, means
-from live_restore.training.report_figures import bias_figure, case_picture, history_figure, interval_figure, score_figure
 
 _OPTIONS, _HISTORY = "training.toml", "history.json"
 _WORST = 5

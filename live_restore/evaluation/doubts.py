@@ -5,7 +5,7 @@ Receives an `Evaluation`; hands on sentences. It does not know images.
 
 from collections.abc import Iterable, Sequence
 
-from live_restore.training.evaluation import LEVELS, Evaluation, PairScore, mean_bias, means
+from live_restore.evaluation.scores import LEVELS, Evaluation, PairScore, mean_bias, means
 
 # Mean error of a tenth of the pixels, per cent of the range, from which intensities should not be measured.
 BIAS_PERCENT = 3.0

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from live_restore.arguments import package_path
-from live_restore.terminal import Bars
-from live_restore.terminal_promote import print_evaluation, print_promotions, print_verdict
+from live_restore.terminal.offline import Bars
+from live_restore.terminal.promotion import print_evaluation, print_promotions, print_verdict
 
 if TYPE_CHECKING:
     from live_restore.config import HardwareConfig, Learn
@@ -140,9 +140,9 @@ def evaluate(
     Example: [bold]live-restore evaluate my_care pairs/monday pairs/tuesday --report my_care.html[/]
     """
     from live_restore.configured import camera_noise
+    from live_restore.evaluation.evaluate import evaluate as score
+    from live_restore.evaluation.report import write_package_report
     from live_restore.models.package import open_package
-    from live_restore.training.evaluate import evaluate as score
-    from live_restore.training.report import write_package_report
 
     opened, rig = open_package(package_path(package)), _rig(config)
     chosen = _chosen(pairs, channel, every)
@@ -190,11 +190,11 @@ def promote(
     Example: [bold]live-restore promote new_care --channel FITC --config my_microscope.toml[/]
     """
     from live_restore.configured import camera_noise, choice_for, configured_choice
+    from live_restore.evaluation.gate import judge, kept_calibrations
     from live_restore.models.package import open_package
     from live_restore.promote import promote as put_to_work
     from live_restore.records.promotions import Promotions
     from live_restore.serving.models import ModelChoice
-    from live_restore.training.gate import judge, kept_calibrations
 
     rig, learn = _rig(config), _learn(config)
     _check_channel(rig, channel)
@@ -275,8 +275,8 @@ def promotions(
 
 def _chosen(folders: Sequence[Path], channel: str | None, every: bool) -> "list[Pair]":
     """Choose the pairs to score, and say what had to be assumed."""
+    from live_restore.evaluation.gate import held_out_pairs
     from live_restore.records.pairs import read_pairs
-    from live_restore.training.gate import held_out_pairs
 
     chosen: list[Pair] = []
     for folder in folders:

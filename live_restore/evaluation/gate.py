@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from live_restore.errors import PairError
+from live_restore.evaluation.evaluate import evaluate
+from live_restore.evaluation.scores import Evaluation
 from live_restore.models.package import open_package
 from live_restore.records.pair_positions import split_positions
 from live_restore.records.pairs import LINES, Pair, read_pairs
 from live_restore.restore.noise import CameraNoise
 from live_restore.serving.models import ModelChoice
-from live_restore.training.evaluate import evaluate
-from live_restore.training.evaluation import Evaluation
 
 Told = Callable[[int, int], None]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from live_restore.evaluation.scores import LEVELS, Bias, Case, PairScore
 from live_restore.figures import round_length
-from live_restore.training.evaluation import LEVELS, Bias, Case, PairScore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,15 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from live_restore.evaluation.gate import Standing, Verdict
+    from live_restore.evaluation.scores import Evaluation, PairScore
     from live_restore.records.promotions import Promotion
-    from live_restore.training.evaluation import Evaluation, PairScore
-    from live_restore.training.gate import Standing, Verdict
 
 
 def print_evaluation(out: Console, err: Console, evaluation: "Evaluation") -> None:
     """Print the scores by channel and signal-to-noise ratio, and what to beware of."""
-    from live_restore.training.doubts import doubts
-    from live_restore.training.evaluation import means
+    from live_restore.evaluation.doubts import doubts
+    from live_restore.evaluation.scores import means
 
     table = Table(title=f"{escape(evaluation.model)} on {evaluation.title}", title_justify="left", box=None, pad_edge=False)
     table.add_column("")

@@ -1,0 +1,1 @@
+"""The terminal: what the parts report, drawn with rich. It decides nothing."""
