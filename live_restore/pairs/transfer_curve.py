@@ -194,16 +194,16 @@ def _solve(cells: Cells, design: DoubleArray) -> tuple[DoubleArray, DoubleArray]
     scales = np.abs(design).max(axis=0)
     if not np.all(scales > 0):
         return None
-    design = np.asarray(design / scales, np.float64)
+    scaled: DoubleArray = design / scales
     predicted = np.maximum(cells.variance, 0.1)
-    solution, inverse = np.zeros(design.shape[1]), np.zeros((design.shape[1], design.shape[1]))
+    solution, inverse = np.zeros(scaled.shape[1]), np.zeros((scaled.shape[1], scaled.shape[1]))
     for _ in range(_TURNS):
         weights = cells.pixels / (2 * np.square(predicted) + cells.tails)
-        normal = design.T @ (weights[:, None] * design)
+        normal = scaled.T @ (weights[:, None] * scaled)
         if np.linalg.cond(normal) > 1e12:
             return None
         inverse = np.linalg.inv(normal)
-        solution = inverse @ (design.T @ (weights * cells.variance))
-        predicted = np.maximum(design @ solution, 0.1 * cells.variance + 1e-3)
-    chi2 = float(np.sum(weights * np.square(cells.variance - design @ solution))) / max(1, cells.pixels.size - design.shape[1])
+        solution = inverse @ (scaled.T @ (weights * cells.variance))
+        predicted = np.maximum(scaled @ solution, 0.1 * cells.variance + 1e-3)
+    chi2 = float(np.sum(weights * np.square(cells.variance - scaled @ solution))) / max(1, cells.pixels.size - scaled.shape[1])
     return solution / scales, inverse * max(1.0, chi2) / np.outer(scales, scales)

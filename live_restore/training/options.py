@@ -24,7 +24,7 @@ NetOption = bool | int | float | str
 
 # What a network of each kind may be told, as in its class; n_dim has its own place, one image goes in and one comes out.
 NET_OPTIONS = {
-    "care": ("depth", "kernel", "first_filters", "residual", "last_activation", "probabilistic"),
+    "care": ("depth", "kernel", "first_filters", "residual", "last_activation", "probabilistic", "entry", "skip_kernel"),
     "rcan": ("channels", "blocks", "groups", "reduction", "residual_scaling"),
 }
 
@@ -68,7 +68,8 @@ class Network(Section):
     @property
     def divisible_by(self) -> int:
         """Sizes must be multiples of this, on every axis."""
-        return 2 ** int(self.options.get("depth", 2)) if self.kind == "care" else 1
+        entry, depth = int(self.options.get("entry", 1)), int(self.options.get("depth", 2))
+        return entry * 2**depth if self.kind == "care" else 1
 
 
 class PairChoice(Section):

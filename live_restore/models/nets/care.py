@@ -100,13 +100,15 @@ class CareNet(Net):
             "residual": residual,
             "last_activation": last_activation,
             "probabilistic": probabilistic,
-            "entry": entry,
-            "skip_kernel": skip_kernel,
         }
+        # named only where they are used: what CSBDeep trained is described as it always was
+        self.options |= {"entry": entry} if entry > 1 else {}
+        self.options |= {"skip_kernel": skip_kernel} if skip_kernel else {}
+        self._entry, self._filters_skip = entry, skip_kernel > 0
         self.divisible_by = (entry * 2**depth,) * n_dim
         self._pool = (2,) * n_dim
         if entry > 1:
-            self.entry = strided_conv(n_dim, channels_in, first_filters, entry)
+            self.fold = strided_conv(n_dim, channels_in, first_filters, entry)
             self.unfold = PixelShuffle(n_dim, channels_out, entry)
         for name, fan_in, fan_out in unet_layers(channels_in if entry == 1 else first_filters, depth, first_filters):
             self.add_module(name, conv(n_dim, fan_in, fan_out, kernel))
@@ -120,15 +122,15 @@ class CareNet(Net):
     def draw_weights(self, seed: int | None = None) -> None:
         """Draw start weights as Keras does; the filter of the skip, if there is one, starts as a smoothing one."""
         super().draw_weights(seed)
-        if self.options["skip_kernel"]:
+        if self._filters_skip:
             _smooth(self.skip)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore (N, channels_in, [Z,] Y, X) to (N, channels_out or 2 * channels_out, [Z,] Y, X), float32."""
-        features = self._features(image if self.options["entry"] == 1 else self._relu_conv("entry", image))
+        features = self._features(image if self._entry == 1 else self._relu_conv("fold", image))
         mean = self._unfolded(self.head_mean(features))
         if self.options["residual"]:
-            mean = mean + (self.skip(image) if self.options["skip_kernel"] else image)
+            mean = mean + (self.skip(image) if self._filters_skip else image)
         if self.options["last_activation"] == "relu":
             mean = functional.relu(mean)
         if not self.options["probabilistic"]:
@@ -154,7 +156,7 @@ class CareNet(Net):
 
     def _unfolded(self, image: Tensor) -> Tensor:
         """Turn channels back into the pixels that the entry folded; (N, C * entry**n, ...) to (N, C, ...)."""
-        unfolded: Tensor = image if self.options["entry"] == 1 else self.unfold(image)
+        unfolded: Tensor = image if self._entry == 1 else self.unfold(image)
         return unfolded
 
     def _relu_conv(self, name: str, image: Tensor) -> Tensor:
