@@ -49,10 +49,22 @@ def upsample(image, pool):
     return image
 
 
-def care(image, layers, depth, residual, last_activation, probabilistic):
+def fold(image, layer):
+    """A convolution whose stride is its kernel: every box of pixels becomes one."""
+    kernel, bias = layer
+    box = kernel.shape[: image.ndim - 1]
+    split = [n for size, k in zip(image.shape[:-1], box, strict=True) for n in (size // k, k)]
+    boxes = image.reshape(*split, image.shape[-1])
+    within = [2 * axis + 1 for axis in range(len(box))]
+    return np.tensordot(boxes, kernel, ([*within, boxes.ndim - 1], list(range(kernel.ndim - 1)))) + bias
+
+
+def care(image, layers, depth, residual, last_activation, probabilistic, entry=1, skip_kernel=0):
     """CSBDeep's U-Net; `layers` is a dict of (kernel, bias) by CSBDeep's layer names, heads head_mean and head_scale."""
     pool = (2,) * (image.ndim - 1)
     x, skips = image, []
+    if entry > 1:
+        x = relu(fold(x, layers["fold"]))
     for level in range(depth):
         for i in (0, 1):
             x = relu(conv(x, layers[f"down_level_{level}_no_{i}"]))
@@ -64,13 +76,13 @@ def care(image, layers, depth, residual, last_activation, probabilistic):
         x = np.concatenate([upsample(x, pool), skips[level]], axis=-1)
         for i in (0, 2):
             x = relu(conv(x, layers[f"up_level_{level}_no_{i}"]))
-    mean = conv(x, layers["head_mean"])
+    mean = depth_to_space(conv(x, layers["head_mean"]), entry)
     if residual:
-        mean = mean + image
+        mean = mean + (conv(image, layers["skip"]) if skip_kernel else image)
     if last_activation == "relu":
         mean = relu(mean)
     if probabilistic:
-        return np.concatenate([mean, softplus(conv(x, layers["head_scale"])) + 1e-3], axis=-1)
+        return np.concatenate([mean, softplus(depth_to_space(conv(x, layers["head_scale"]), entry)) + 1e-3], axis=-1)
     return mean
 
 

@@ -37,6 +37,8 @@ AGREE = [
     ("care 2d channels", "care", {"n_dim": 2, "first_filters": 8, "channels_in": 2, "channels_out": 3}, (1, 2, 32, 32)),
     ("care 3d", "care", {"n_dim": 3, "first_filters": 8}, (1, 1, 8, 32, 36)),
     ("care probabilistic", "care", {"n_dim": 2, "first_filters": 8, "probabilistic": True}, (1, 1, 64, 64)),
+    ("care folded", "care", {"n_dim": 2, "kernel": 3, "first_filters": 8, "entry": 2, "skip_kernel": 7}, (2, 1, 64, 48)),
+    ("care folded 3d", "care", {"n_dim": 3, "first_filters": 8, "entry": 2, "skip_kernel": 3}, (1, 1, 8, 32, 40)),
     ("projection", "projection_care", {"n_dim": 3, "first_filters": 4, "proj_n_depth": 2}, (1, 1, 5, 32, 32)),
     ("rcan 2d", "rcan", {"n_dim": 2, "channels": 16, "groups": 2}, (3, 1, 33, 47)),
     ("rcan 3d", "rcan", {"n_dim": 3, "channels": 16, "groups": 2}, (1, 1, 7, 20, 21)),

@@ -59,6 +59,7 @@ def in_double(net):
 
 
 CARE_2D = [(depth, kernel) for depth in (1, 2, 3, 4) for kernel in (3, 5, 7)]
+FOLDED = [(1, 3, 2, 0), (2, 3, 2, 7), (1, 5, 3, 3), (1, 3, 1, 7)]
 CARE_3D = [(1, 3), (1, 5), (2, 3)]
 
 
@@ -70,6 +71,18 @@ def test_halo_is_the_receptive_field_of_care_2d(depth, kernel, axis):
     radius = measured_radius(in_double(net), 2**depth, 1, axis, 2, geometry.halo[axis])
     assert geometry.halo[axis] - 1 <= radius <= geometry.halo[axis]
     assert geometry.divisible_by == (2**depth, 2**depth)
+
+
+@pytest.mark.parametrize(("depth", "kernel", "entry", "skip"), FOLDED, ids=str)
+@pytest.mark.parametrize("axis", [0, 1], ids=["y", "x"])
+def test_halo_is_the_receptive_field_of_folded_care(depth, kernel, entry, skip, axis):
+    options = {"n_dim": 2, "depth": depth, "kernel": kernel, "first_filters": 1, "entry": entry, "skip_kernel": skip}
+    net = positive(build_net("care", options))
+    geometry = measure_geometry(to_onnx(net))
+    radius = measured_radius(in_double(net), entry * 2**depth, 1, axis, 2, geometry.halo[axis])
+    assert geometry.halo[axis] - 1 <= radius <= geometry.halo[axis]
+    assert geometry.divisible_by == (entry * 2**depth,) * 2
+    assert geometry.output_factor == (1, 1)
 
 
 @pytest.mark.parametrize(("depth", "kernel"), CARE_3D, ids=str)
@@ -118,6 +131,7 @@ def test_projection_must_not_be_split_along_z():
 NETS = [
     ("care", {"n_dim": 2}, 462_464, 516),
     ("care", {"n_dim": 2, "kernel": 3}, 166_528, 516),
+    ("care", {"n_dim": 2, "kernel": 3, "entry": 2, "skip_kernel": 7}, 42_338, 132),
     ("care", {"n_dim": 3}, 347_392, 516),
     ("rcan", {"n_dim": 2}, 664_704, 640),
     ("rcan", {"n_dim": 3}, 1_994_112, 640),

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from live_restore.models.nets import NETS, build_net
-from live_restore.models.nets.layers import Net, max_pool, upsample_nearest
-from live_restore.models.nets.rcan import PixelShuffle, upscale_steps
+from live_restore.models.nets.layers import Net, PixelShuffle, max_pool, upsample_nearest
+from live_restore.models.nets.rcan import upscale_steps
 from live_restore.models.onnx_export import run_net
 
 # (kind, options, image size), by name
@@ -30,6 +30,29 @@ CONFIGURATIONS = {
     "care2d-one-to-two-probabilistic": ("care", {"n_dim": 2, "channels_out": 2, "probabilistic": True, "kernel": 3}, (12, 12)),
     "care2d-relu": ("care", {"n_dim": 2, "last_activation": "relu", "kernel": 3, "first_filters": 8}, (16, 16)),
     "care2d-not-residual": ("care", {"n_dim": 2, "residual": False, "kernel": 3, "first_filters": 8}, (16, 16)),
+    "care2d-folded": ("care", {"n_dim": 2, "kernel": 3, "first_filters": 6, "entry": 2, "skip_kernel": 7}, (24, 16)),
+    "care2d-folded-everything": (
+        "care",
+        {
+            "n_dim": 2,
+            "channels_in": 2,
+            "channels_out": 2,
+            "depth": 1,
+            "first_filters": 4,
+            "probabilistic": True,
+            "last_activation": "relu",
+            "entry": 3,
+            "skip_kernel": 3,
+        },
+        (12, 18),
+    ),
+    "care2d-folded-not-residual": (
+        "care",
+        {"n_dim": 2, "kernel": 3, "first_filters": 6, "entry": 2, "residual": False},
+        (16, 8),
+    ),
+    "care2d-filtered-skip": ("care", {"n_dim": 2, "kernel": 3, "first_filters": 6, "skip_kernel": 5}, (12, 16)),
+    "care3d-folded": ("care", {"n_dim": 3, "depth": 1, "first_filters": 4, "entry": 2, "skip_kernel": 3}, (4, 8, 12)),
     "care3d-default": ("care", {"n_dim": 3}, (8, 12, 16)),
     "care3d-everything": (
         "care",
@@ -126,8 +149,8 @@ def reference_output(kind: str, net: Net, image: np.ndarray) -> np.ndarray:
             image, flattening, options["proj_n_depth"], options["proj_n_conv_per_depth"], options["proj_pool"]
         )
         layers = {name.removeprefix("unet."): layer for name, layer in layers.items()}
-    named = ("depth", "residual", "last_activation", "probabilistic")
-    return reference.care(image, layers, **{name: options[name] for name in named})
+    named = ("depth", "residual", "last_activation", "probabilistic", "entry", "skip_kernel")
+    return reference.care(image, layers, **{name: options[name] for name in named if name in options})
 
 
 def test_same_as_the_numpy_reference(configuration):
@@ -184,6 +207,7 @@ PARAMETERS = {
     "care2d-kernel3": ("care", {"n_dim": 2, "kernel": 3}, 332_641),
     "care2d-kernel3-16": ("care", {"n_dim": 2, "kernel": 3, "first_filters": 16}, 83_377),
     "care2d-probabilistic": ("care", {"n_dim": 2, "probabilistic": True}, 923_010),
+    "care2d-folded": ("care", {"n_dim": 2, "kernel": 3, "entry": 2, "skip_kernel": 7}, 341_878),
     "care3d": ("care", {"n_dim": 3}, 996_769),
     "projection": ("projection_care", {"n_dim": 3}, 346_970),
     "rcan3d-5x3": ("rcan", {"n_dim": 3}, 1_002_621),
@@ -227,6 +251,11 @@ ORDERS = {
         "down_level_0_no_0 down_level_0_no_1 down_level_1_no_0 down_level_1_no_1 middle_0 middle_2 "
         "up_level_1_no_0 up_level_1_no_2 up_level_0_no_0 up_level_0_no_2 head_mean",
     ),
+    "care-folded": (
+        "care",
+        {"n_dim": 2, "depth": 1, "entry": 2, "skip_kernel": 3},
+        "fold down_level_0_no_0 down_level_0_no_1 middle_0 middle_2 up_level_0_no_0 up_level_0_no_2 head_mean skip",
+    ),
     "projection": (
         "projection_care",
         {"n_dim": 3, "depth": 1, "proj_n_depth": 1},
@@ -267,6 +296,23 @@ def test_weights_start_as_in_keras():
         assert not layer.bias.any()
 
 
+@pytest.mark.parametrize("n_dim", [2, 3])
+def test_the_filter_of_the_skip_starts_by_smoothing_every_channel_alone(n_dim):
+    net = build_net("care", {"n_dim": n_dim, "channels_in": 2, "channels_out": 2, "skip_kernel": 7}, seed=0)
+    kernel = net.skip.weight.detach().numpy()  # (2, 2, [7,] 7, 7)
+    assert not kernel[0, 1].any()
+    assert not kernel[1, 0].any()
+    assert not net.skip.bias.any()
+    for own in (kernel[0, 0], kernel[1, 1]):
+        assert own.sum() == pytest.approx(1, abs=1e-5)
+        lines = own.sum(tuple(range(1, n_dim)))
+        assert np.sqrt(lines @ np.arange(-3, 4) ** 2) == pytest.approx(1, abs=0.02)
+
+
+def test_what_csbdeep_has_is_described_as_ever():
+    assert not {"entry", "skip_kernel"} & set(build_net("care", {"n_dim": 2}).options)
+
+
 @pytest.mark.parametrize("kind", NETS)
 def test_seeds_repeat(kind):
     first, same, other = (build_net(kind, {"n_dim": 3}, seed=seed).state_dict() for seed in (7, 7, 8))
@@ -301,6 +347,14 @@ IMPOSSIBLE = {
         "care",
         {"n_dim": 2, "last_activation": "tanh"},
         r"last_activation 'tanh' is unknown; use linear or relu",
+    ),
+    "care-entry": ("care", {"n_dim": 2, "entry": 0}, r"entry 0 is not possible; .* 1 or more"),
+    "care-skip-even": ("care", {"n_dim": 2, "skip_kernel": 6}, r"skip_kernel 6 is even.* use 5 or 7"),
+    "care-skip-fraction": ("care", {"n_dim": 2, "skip_kernel": 2.5}, r"skip_kernel 2\.5 is not possible; .* whole number"),
+    "care-skip-of-nothing": (
+        "care",
+        {"n_dim": 2, "residual": False, "skip_kernel": 7},
+        r"skip_kernel 7 filters what a residual network adds; use residual=True, or skip_kernel=0",
     ),
     "projection-n_dim": ("projection_care", {"n_dim": 2}, r"n_dim 2 is not possible here; use 3"),
     "projection-axis": ("projection_care", {"n_dim": 3, "proj_axis": 1}, r"proj_axis 1 \(Y\) cannot be projected away; only 0"),
@@ -398,6 +452,7 @@ def test_upsampling_repeats_exactly_and_pooling_undoes_it(size, data):
 
 def test_divisible_by():
     assert build_net("care", {"n_dim": 3, "depth": 3}).divisible_by == (8, 8, 8)
+    assert build_net("care", {"n_dim": 2, "depth": 2, "entry": 3}).divisible_by == (12, 12)
     assert build_net("projection_care", {"n_dim": 3}).divisible_by == (1, 16, 16)
     mixed = build_net("projection_care", {"n_dim": 3, "proj_n_depth": 2, "proj_pool": [2, 3, 2]})
     assert mixed.divisible_by == (4, lcm(9, 4), 4)

@@ -23,6 +23,12 @@ GRAPHS = {
         [(16, 24), (36, 20)],
     ),
     "care3d": ("care", {"n_dim": 3, "first_filters": 8}, [(8, 12, 16), (4, 20, 8)]),
+    "care2d-folded": ("care", {"n_dim": 2, "first_filters": 8, "entry": 2, "skip_kernel": 7}, [(16, 24), (40, 8)]),
+    "care3d-folded": (
+        "care",
+        {"n_dim": 3, "depth": 1, "first_filters": 8, "entry": 2, "skip_kernel": 3},
+        [(8, 12, 16), (4, 20, 8)],
+    ),
     "projection": ("projection_care", {"n_dim": 3, "first_filters": 8}, [(5, 32, 16), (9, 16, 48)]),
     "projection-pool3": (
         "projection_care",

@@ -196,13 +196,14 @@ def _solve(cells: Cells, design: DoubleArray) -> tuple[DoubleArray, DoubleArray]
         return None
     scaled: DoubleArray = design / scales
     predicted = np.maximum(cells.variance, 0.1)
-    solution, inverse = np.zeros(scaled.shape[1]), np.zeros((scaled.shape[1], scaled.shape[1]))
+    solution: DoubleArray = np.zeros(scaled.shape[1])
+    inverse: DoubleArray = np.zeros((scaled.shape[1], scaled.shape[1]))
     for _ in range(_TURNS):
         weights = cells.pixels / (2 * np.square(predicted) + cells.tails)
-        normal = scaled.T @ (weights[:, None] * scaled)
+        normal: DoubleArray = scaled.T @ (weights[:, None] * scaled)
         if np.linalg.cond(normal) > 1e12:
             return None
-        inverse = np.linalg.inv(normal)
+        inverse = np.asarray(np.linalg.inv(normal), np.float64)
         solution = inverse @ (scaled.T @ (weights * cells.variance))
         predicted = np.maximum(scaled @ solution, 0.1 * cells.variance + 1e-3)
     chi2 = float(np.sum(weights * np.square(cells.variance - scaled @ solution))) / max(1, cells.pixels.size - scaled.shape[1])
