@@ -158,7 +158,16 @@ class Learned:
         }
 
 
-def run_learn(folder: Path, *, minutes: float, listener: Listener, seed: int = 1, browser: bool = True) -> Learned:
+def run_learn(
+    folder: Path,
+    *,
+    minutes: float,
+    listener: Listener,
+    seed: int = 1,
+    browser: bool = True,
+    positions: int = POSITIONS,
+    points: int = POINTS,
+) -> Learned:
     """Calibrate, train, and promote what was trained into a running acquisition.
 
     Parameters
@@ -172,6 +181,10 @@ def run_learn(folder: Path, *, minutes: float, listener: Listener, seed: int = 1
         Another seed, other cells and another camera.
     browser : bool
         Whether to open the preview.
+    positions : int
+        Where pairs are taken.
+    points : int
+        Time points of the acquisition.
 
     Raises
     ------
@@ -182,7 +195,7 @@ def run_learn(folder: Path, *, minutes: float, listener: Listener, seed: int = 1
 
     folder.mkdir(parents=True, exist_ok=True)
     rig, package, seconds = folder / "rig.toml", _free(folder / "learned.bioimageio"), _Clock()
-    config, plan = _written(folder, seed)
+    config, plan = _written(folder, seed, positions, points)
     listener.say("growing cells under the demo microscope")
     core = demo_core(config)
     core.clock.set(0.0)  # pairs are taken of cells that stand still, as of fixed ones
@@ -195,15 +208,15 @@ def run_learn(folder: Path, *, minutes: float, listener: Listener, seed: int = 1
     seconds.lap("train")
     filmed = _film(folder, rig, package, config, plan, core, listener, browser)
     seconds.lap("film and promote")
-    return Learned(accepted, POSITIONS, package, filmed.raw, filmed.compared, seconds.laps, filmed.warnings)
+    return Learned(accepted, positions, package, filmed.raw, filmed.compared, seconds.laps, filmed.warnings)
 
 
-def _written(folder: Path, seed: int) -> tuple[HardwareConfig, AcquisitionPlan]:
+def _written(folder: Path, seed: int, positions: int, points: int) -> tuple[HardwareConfig, AcquisitionPlan]:
     """Write the files that a user would write, and read them."""
     files = {
         "rig.toml": _RIG.format(seed=seed),
-        "calibration.toml": _CALIBRATION.format(positions=POSITIONS),
-        "plan.toml": _PLAN.format(points=POINTS, interval_s=INTERVAL_S, reference_every=REFERENCE_EVERY),
+        "calibration.toml": _CALIBRATION.format(positions=positions),
+        "plan.toml": _PLAN.format(points=points, interval_s=INTERVAL_S, reference_every=REFERENCE_EVERY),
     }
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -219,7 +232,7 @@ def _calibrated(folder: Path, config: HardwareConfig, core: "DemoCore", listener
         if progress.reason:
             listener.say(f"{progress.name} was rejected: {progress.reason}")
 
-    listener.say(f"taking pairs of low and high-light images at {POSITIONS} positions")
+    listener.say("taking pairs of low and high-light images")
     done = calibrate(read_calibration(folder / "calibration.toml", config), config, progress=show, core=core)
     if done.stopped:
         raise AcquisitionError(f"the calibration was stopped; the pairs that were complete are in {done.pairs.folder}")

@@ -145,9 +145,17 @@ def one_seed(chosen: argparse.Namespace, folder: Path, seed: int) -> list[dict[s
     for name, train in (("csbdeep", train_csbdeep), ("live_restore", train_live_restore)):
         if chosen.only in (None, name):
             print(f"{name}, seed {seed}: training for {chosen.minutes:g} minutes ...", flush=True)
+            before = children_cpu_s()
             facts, restored = train(chosen, folder, seed)
-            runs.append({"name": name, "seed": seed, **facts, "psnr_db": psnrs(folder, restored)})
+            cpu_s = round(children_cpu_s() - before, 1)
+            runs.append({"name": name, "seed": seed, **facts, "cpu_s": cpu_s, "psnr_db": psnrs(folder, restored)})
     return runs
+
+
+def children_cpu_s() -> float:
+    """Seconds of processor time of ended child processes; 0 where the system does not say."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def train_csbdeep(chosen: argparse.Namespace, folder: Path, seed: int) -> tuple[dict[str, object], dict[str, np.ndarray]]:
@@ -173,13 +181,12 @@ def train_live_restore(chosen: argparse.Namespace, folder: Path, seed: int) -> t
     subprocess.run(command, check=True, env=environment(chosen.threads))
     whole_s = round(time.monotonic() - began, 1)
     opened = open_package(package)
-    history = package / "history.json"
-    steps = json.loads(history.read_text(encoding="utf-8"))[-1]["step"] if history.is_file() else None
+    steps = [entry["step"] for entry in json.loads((package / "history.json").read_text(encoding="utf-8"))["entries"]]
     restored = {}
     with Restorer(opened) as restorer:
         for path in sorted((folder / "held_out" / "low").iterdir()):
             restored[path.stem] = restorer.restore(tifffile.imread(path)[None, None]).pixels[0, 0]
-    return {"steps": steps, "whole_s": whole_s}, restored
+    return {"steps": steps[-1], "whole_s": whole_s}, restored
 
 
 def peer_python(folder: Path) -> str:
@@ -237,12 +244,13 @@ def print_table(figures: dict[str, object]) -> None:
     names = list(runs[0]["channel_db"])
     images = figures["images"]
     print(f"\n{images['train']} pairs to learn from, {images['held_out']} held out; PSNR in dB, mean and by channel")
-    print("  ".join(["".ljust(22), "mean".rjust(6), *(f"ch {name}".rjust(6) for name in names), " steps", "whole s"]))
+    print("  ".join(["".ljust(22), "mean".rjust(6), *(f"ch {name}".rjust(6) for name in names), " steps", "whole s", "cpu s"]))
     for run in runs:
         label = run["name"] if run["name"] == "raw" else f"{run['name']} (seed {run['seed']})"
         numbers = [run["mean_db"], *run["channel_db"].values()]
         cells = [label.ljust(22), *(f"{number:6.2f}" for number in numbers)]
-        print("  ".join([*cells, str(run.get("steps", "")).rjust(6), str(run.get("whole_s", "")).rjust(7)]))
+        facts = [str(run.get(key, "")).rjust(width) for key, width in (("steps", 6), ("whole_s", 7), ("cpu_s", 5))]
+        print("  ".join([*cells, *facts]))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 Both make a virtual environment in .venv (or where LIVE_RESTORE_VENV points), install live_restore there with the
 versions pinned in constraints.txt (torch as a CPU build), and say what they do. A second run starts at once. What
-follows the command is passed on: `python scripts/run.py test -k tiling`, `python scripts/run.py demo --seconds 60`.
+follows the command is passed on: `python scripts/run.py test -k tiling`, `python scripts/run.py demo --learn`.
 """
 
 import hashlib
@@ -31,7 +31,8 @@ def main(arguments: list[str]) -> int:
         print(f"live_restore needs Python 3.11 or newer; this is {sys.version.split()[0]}. Install one from python.org.")
         return 2
     command, rest = arguments[0], arguments[1:]
-    set_up(COMMANDS[command])
+    learns = command == "demo" and "--learn" in rest  # which needs torch
+    set_up("[demo,train]" if learns else COMMANDS[command])
     return run_demo(rest) if command == "demo" else run_checks(rest)
 
 
@@ -50,7 +51,7 @@ def set_up(extra: str) -> None:
 
 def stamp_of(extra: str) -> Path:
     """Name the file that tells what was installed; [dev] holds all that the others do."""
-    return VENV / f"installed-{extra.strip('[]') or 'plain'}.txt"
+    return VENV / f"installed-{extra.strip('[]').replace(',', '-') or 'plain'}.txt"
 
 
 def fingerprint() -> str:

@@ -26,7 +26,7 @@ GRAPHS = {
     "care2d-folded": ("care", {"n_dim": 2, "first_filters": 8, "entry": 2, "skip_kernel": 7}, [(16, 24), (40, 8)]),
     "care3d-folded": (
         "care",
-        {"n_dim": 3, "depth": 1, "first_filters": 8, "entry": 2, "skip_kernel": 3},
+        {"n_dim": 3, "depth": 1, "first_filters": 4, "entry": 2, "skip_kernel": 3},
         [(8, 12, 16), (4, 20, 8)],
     ),
     "projection": ("projection_care", {"n_dim": 3, "first_filters": 8}, [(5, 32, 16), (9, 16, 48)]),

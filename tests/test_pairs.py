@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,13 @@ def test_positions_are_split_and_never_parted():
     assert split == split_positions(pairs) == tuple(sorted(split_positions(pairs[::-1]), key=lambda p: p.name))
     assert split != split_positions(pairs, seed=1)
     assert sum(p.split == "held-out" for p in split_positions(some(["a", "b"]))) == 2
+
+
+def test_a_folder_that_is_named_twice_is_one_place():
+    pairs = some(["a", "b", "c"])
+    again = [replace(pair, low=Path("pairs/../pairs/low") / pair.name) for pair in pairs]
+    split = split_positions(pairs + again)
+    assert [p.split for p in split[:6]] == [p.split for p in split[6:]], "what is learnt by one name is asked for by another"
 
 
 def test_a_split_that_was_chosen_stays():

@@ -18,6 +18,7 @@ from live_restore.cli import app
 from live_restore.config import HardwareConfig
 from live_restore.configured import camera_noise
 from live_restore.errors import ConfigError, PairError
+from live_restore.pairs import photon_transfer
 from live_restore.pairs.camera_estimate import CameraEstimate, Measured, read_noise_of, rms
 from live_restore.pairs.camera_frames import estimate_from_frames, with_dark
 from live_restore.pairs.photon_transfer import Field, estimate_from_fields, estimate_from_pairs
@@ -130,6 +131,20 @@ def test_a_shift_that_was_measured_is_taken_off():
         seen.append(Field("shifted", lambda images=images: images, (2.0, -1.0)))
     estimate = estimate_from_fields(seen)
     assert estimate.gain_adu_per_e.value == pytest.approx(camera.gain_adu_per_e.mean(), rel=0.03)
+
+
+def test_a_shift_along_z_counts_planes_of_the_whole_stack(monkeypatch):
+    camera, rng = build_camera(6, (128, 128)), np.random.default_rng(6)
+    seen = []
+    for photons in (100 * each for each in cells("filaments", (9, 128, 128), 4)):
+        images = camera.expose(photons[1:], rng), camera.expose(50 * photons[:-1], rng), None
+        seen.append(Field("shifted", lambda images=images: images, (1.0, 0.0, 0.0)))
+    whole = estimate_from_fields(seen)
+    monkeypatch.setattr(photon_transfer, "_MOST_PIXELS", 4 * 2 * 128 * 128)  # two planes of each stack
+    part = estimate_from_fields(seen)
+    assert part.pixels < 0.5 * whole.pixels
+    for estimate in (whole, part):
+        assert estimate.gain_adu_per_e.value == pytest.approx(camera.gain_adu_per_e.mean(), rel=0.06)
 
 
 def test_hot_pixels_and_saturation_are_left_out():

@@ -18,6 +18,7 @@ from live_restore.evaluation.scores import Bias
 from live_restore.launch import start_restore_process, stop_restore_process
 from live_restore.models.package import open_package
 from live_restore.promote import promote, rollback, swap
+from live_restore.records.pair_log import PairLog
 from live_restore.records.promotions import Promotion, Promotions, channels_with_promotions
 from live_restore.restore.noise import CameraNoise
 from live_restore.serving.models import ModelChoice
@@ -171,6 +172,20 @@ def test_calibrations_without_held_out_pairs_have_no_say(tmp_path):
     assert any("nobody said which positions are held out: chosen anew" in note for note in notes)
     anyone, _ = held_out_pairs(tmp_path / "kept" / "nuclei")
     assert len(anyone) == 2
+
+
+def test_a_calibration_that_ended_before_its_first_pair_stands_in_nobodys_way(tmp_path):
+    write_calibration(tmp_path / "monday")
+    with PairLog(tmp_path, "broken off"):
+        pass
+    for position in "ab":
+        pair_of_files(tmp_path / "plain", f"{position}_1", scene(1), scene(1))
+    (tmp_path / "plain" / "low").rename(tmp_path / "plain" / "Low")
+    found, notes = kept_calibrations(tmp_path, (), "FITC")
+    assert list(found) == ["monday", "plain"], "software of others writes Low as well"
+    assert any(note.startswith("broken off: ") and "holds no pair" in note for note in notes)
+    with pytest.raises(PairError, match="holds no pair"):
+        kept_calibrations(tmp_path / "nowhere", [tmp_path / "broken off"], "FITC")
 
 
 def test_without_any_nothing_can_be_judged(tmp_path):

@@ -83,6 +83,16 @@ def test_what_waits_takes_no_more_memory_than_it_may():
     assert references.nbytes <= 3 * held
 
 
+def test_references_for_which_there_is_no_memory_are_named_once():
+    held = a_volume().pixels.nbytes
+    references = References(max_bytes=2 * held)
+    for time in range(4):
+        references.high(a_volume(time, "high"))
+    assert [key.time for key in references.dropped("run")] == [0, 1]
+    assert references.dropped("run") == references.dropped("another") == []
+    assert [volume.key.time for volume in references.end("run")] == [2, 3]
+
+
 # --- how they compare ------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +332,20 @@ def test_more_references_than_can_be_compared_are_left_out_and_counted(tmp_path)
         go.set()
         compared(server.address, 8)
         assert len(until(lambda: (e := events(status(server.address, "run"), "not_compared")) and len(e) == 2 and e)) == 2
+
+
+def test_references_that_found_no_memory_are_noted(tmp_path):
+    _, high = cells()
+    with Server(options(tmp_path)) as server, BareHook(server.address) as hook:
+        server._comparing._references = References(max_bytes=2 * high.nbytes)
+        for time in range(4):
+            hook.volume(high, time, light="high")
+        settled(server.address, reference=4)
+        hook.end()
+    noted = RunFolder.open(tmp_path / "records" / "run").events()
+    left = [(event["time"], event["why"]) for event in noted if event["event"] == "not_compared"]
+    assert [time for time, _ in left] == [0, 1, 2, 3] and "no memory left" in left[1][1]
+    assert left[2][1] == "its low-light volume was not sent here"
 
 
 def test_a_stop_at_once_says_what_was_not_compared(tmp_path):

@@ -153,3 +153,14 @@ def test_a_frozen_2d_model_takes_slabs(tmp_path):
         models = Models([ModelChoice("*", path, "identity")])
         assert models.of("x").takes_slabs == takes
         models.close()
+
+
+def test_what_was_at_work_is_told_after_all_were_closed(tmp_path):
+    models = Models([ModelChoice("*", PACKAGE, "identity")])
+    models.swap(ModelChoice("GFP", smooth(tmp_path), "identity"))
+    before = models.described()
+    assert [row["model"] for row in before] == ["CARE 2D demo", "smoothing 3x3"]
+    models.close()
+    models.close()
+    assert models.described() == before  # the record thread may ask this late
+    assert models.of("GFP") is None

@@ -37,13 +37,16 @@ def train(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model package to write.")],
-    network: Annotated[Literal["care", "rcan"], typer.Option(help="Which network.")] = "care",
+    network: Annotated[
+        Literal["care", "rcan"] | None, typer.Option(help="Which network. [dim]default: care, or that of --from[/]")
+    ] = None,
     probabilistic: Annotated[
         bool, typer.Option("--probabilistic", help="CARE that also predicts how sure it is, pixel by pixel.")
     ] = False,
     preset: Annotated[
-        Literal["quick", "best"], typer.Option(help="quick: minutes on a laptop. best: a larger network, for hours or a GPU.")
-    ] = "quick",
+        Literal["quick", "best"] | None,
+        typer.Option(help="quick: minutes on a laptop. best: a larger network, for hours or a GPU. [dim]default: quick[/]"),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Wall time in all; the learning rate fits itself to it.", min=0.01)
     ] = None,
@@ -73,6 +76,9 @@ def train(
     position: Annotated[
         str | None, typer.Option(help="Regular expression whose one group is the position in a name, e.g. '^([0-9]+)_'.")
     ] = None,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Learn from all pairs; otherwise bad ones of other origin are left out.")
+    ] = False,
     simulate: Annotated[
         bool,
         typer.Option("--high-light-only", help="PAIRS hold high-light images only: low light is simulated (see [simulate])."),
@@ -108,7 +114,9 @@ def train(
     from live_restore.training.train import train as carry_out
 
     words: dict[str, dict[str, Any]] = {
-        "pairs": _said(channel=channel, position=position, held_out=tuple(held_out or ()) or None),
+        "pairs": _said(
+            channel=channel, position=position, held_out=tuple(held_out or ()) or None, check=False if no_check else None
+        ),
         "fit": _said(members=members, seed=seed),
     }
     if simulate:
@@ -143,26 +151,36 @@ def train(
 def _options(
     folders: Sequence[Path],
     file: Path | None,
-    wanted: "tuple[Kind, Preset, bool]",
+    wanted: "tuple[Kind | None, Preset | None, bool]",
     start: Path | None,
     words: dict[str, dict[str, Any]],
 ) -> "TrainingOptions":
     """Put the options together: a file or a preset, the network of the package to begin with, and what was typed."""
     from live_restore.models.package import open_package
-    from live_restore.training.material import choose, dimensions
+    from live_restore.training.material import dimensions
     from live_restore.training.options import TrainingOptions
     from live_restore.training.presets import preset
-    from live_restore.training.start import continued
+    from live_restore.training.start import as_preset, check_trainable, continued
 
+    begun = open_package(start) if start else None
     if file is not None:
+        if any(wanted):
+            raise ValueError(
+                "--options says which network; leave out --network, --preset and --probabilistic, or change the file"
+            )
         chosen = TrainingOptions.from_file(file).changed(**words)
-    else:
-        kind, name, probabilistic = wanted
-        chosen = preset(kind, 2, name, probabilistic).changed(**words)
-        # every network learns from pairs of its own number of axes; which one is known when they are open
-        n_dim: Literal[2, 3] = 3 if dimensions(choose(folders, chosen)) == 3 else 2
-        chosen = preset(kind, n_dim, name, probabilistic).changed(**words)
-    return continued(chosen, open_package(start)) if start else chosen
+        return continued(chosen, begun) if begun else chosen
+    network, name, probabilistic = wanted
+    if begun:
+        check_trainable(begun)
+        kind, n_dim = as_preset(begun)
+        if network not in (None, kind):
+            raise ValueError(f"model '{begun.name}' is a {kind} network; leave out --network {network}, or --from")
+        return continued(preset(kind, n_dim, name or "quick", probabilistic).changed(**words), begun)
+    kind = network or "care"
+    # every network learns from pairs of its own number of axes; which one is known when one is open
+    n_dim = dimensions(folders, preset(kind, 2).changed(**words))
+    return preset(kind, n_dim, name or "quick", probabilistic).changed(**words)
 
 
 def _simulated(photons: str | None, config: Path | None) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Receives a model package and pairs; hands on an `Evaluation`. It trains nothing,
 with the figures.
 """
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +45,7 @@ def evaluate(  # noqa: PLR0913  (keywords, each with its own default)
     noise: CameraNoise | None = None,
     baselines: bool = True,
     cases: bool = True,
+    until: float = math.inf,
     listener: Told | None = None,
 ) -> Evaluation:
     """Score a network on pairs that it did not see in training.
@@ -60,6 +63,8 @@ def evaluate(  # noqa: PLR0913  (keywords, each with its own default)
         Whether to compare with filters too; takes about a second per plane of 512 x 512.
     cases : bool
         Whether to keep parts of the best, the median and the worst pairs, to be looked at.
+    until : float
+        ``time.monotonic()`` after which no further pair is begun; the first one always is; what was left out is noted.
     listener : callable (done, total), optional
         Called after every pair.
 
@@ -82,11 +87,15 @@ def evaluate(  # noqa: PLR0913  (keywords, each with its own default)
     _check_channels(opened)
     with Restorer(opened, engine=engine, precision=precision, mode=mode) as restorer:
         scorer = _Scorer(restorer, noise, baselines)
-        scores = []
+        scores: list[PairScore] = []
         for done, pair in enumerate(pairs, start=1):
+            if scores and time.monotonic() > until:
+                break
             scores.append(scorer.score(pair))
             if listener is not None:
                 listener(done, len(pairs))
+        left = len(pairs) - len(scores)
+        pairs = pairs[: len(scores)]
         looked_at = _cases(scorer, pairs, scores) if cases else ()
         return Evaluation(
             model=opened.name,
@@ -101,7 +110,7 @@ def evaluate(  # noqa: PLR0913  (keywords, each with its own default)
             noise="" if noise is None else noise.source,
             software=f"live_restore {__version__}",
             made=datetime.now(UTC).isoformat(timespec="seconds"),
-            notes=scorer.notes,
+            notes=(*scorer.notes, *((f"{left} more held-out pair(s) were not scored, for lack of time",) if left else ())),
             cases=looked_at,
         )
 

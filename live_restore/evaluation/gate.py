@@ -139,9 +139,15 @@ def kept_calibrations(
     kept = sorted(path for path in folder.iterdir() if _looks_like_pairs(path)) if folder.is_dir() else []
     found: dict[str, tuple[Pair, ...]] = {}
     notes: list[str] = []
-    for path in dict.fromkeys([*(one.resolve() for one in kept), *(one.resolve() for one in others)]):
+    here, named = ([one.resolve() for one in paths] for paths in (kept, others))
+    for path in dict.fromkeys([*here, *named]):
         name = path.name if path.name not in found else str(path)
-        chosen, why = held_out_pairs(path, channel)
+        try:
+            chosen, why = held_out_pairs(path, channel)
+        except PairError as error:
+            if path not in here:
+                raise
+            chosen, why = (), str(error)  # a calibration that ended before its first pair leaves such a folder
         if chosen:
             found[name] = chosen
         notes += [f"{name}: {why}"] if why else []
@@ -155,7 +161,9 @@ def kept_calibrations(
 
 
 def _looks_like_pairs(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".") and any((path / name).exists() for name in (LINES, "low", "raw"))
+    if path.name.startswith(".") or not path.is_dir():
+        return False
+    return (path / LINES).exists() or any(child.name.lower() in ("low", "raw") for child in path.iterdir())
 
 
 def held_out_pairs(folder: Path, channel: str | None = None) -> tuple[tuple[Pair, ...], str]:

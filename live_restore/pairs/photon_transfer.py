@@ -19,6 +19,7 @@ from scipy import ndimage
 from live_restore.errors import PairError
 from live_restore.pairs.camera_estimate import CameraEstimate, Measured, read_noise_of
 from live_restore.pairs.low_on_high import LowOnHigh, block_means, fit_low_on_high
+from live_restore.pairs.moved import overlap_window
 from live_restore.pairs.transfer_curve import WINDOW, Cells, Deviation, TransferLine, first_line, gather, joined
 from live_restore.pairs.transfer_sums import TransferSums
 from live_restore.records.pairs import Pair, Pixels
@@ -180,12 +181,15 @@ def _exposures(number: int, one: Field, fields: int, pattern: DoubleArray | None
     found.stretched += high is not None and _stretched(low) and _stretched(high)
     images = [_checked(one.name, image, low, pattern) for image in (low, high, again) if image is not None]
     step, (rows, columns) = max(1, -(-images[0].size * fields // _MOST_PIXELS)), map(_middle, images[0].shape[1:])
-    stacks = [image[::step, rows, columns] for image in images]
+    middles = [image[:, rows, columns] for image in images]
+    stacks = [middle[::step] for middle in middles]
     lows = [stacks[0], *([stacks[-1]] if again is not None else [])]
     if high is None:
         yield from _without_high(number, one.name, lows)
         return
-    reference, lit = _moved(stacks[1], one.shift_px), _below_the_top(stacks[1])
+    # moved before planes are left out: a shift along Z counts planes of the whole stack
+    moved, seen = _moved(middles[1], one.shift_px)
+    reference, lit = moved[::step], seen[::step]
     for each in lows:
         line = fit_low_on_high(each, reference, one.name)
         found.lines.append(line)
@@ -232,12 +236,17 @@ def _stretched(image: Pixels) -> bool:
     return bool(image.dtype == np.uint8 and image.min() == 0 and image.max() == 255)
 
 
-def _moved(high: DoubleArray, shift_px: tuple[float, ...]) -> DoubleArray:
-    """Lay the high-light stack on the low one."""
+def _moved(high: DoubleArray, shift_px: tuple[float, ...]) -> tuple[DoubleArray, NDArray[np.bool_]]:
+    """Lay the high-light stack on the low one; and tell where it shows what low does, and is not saturated."""
+    lit = _below_the_top(high)
     if not shift_px or max(map(abs, shift_px)) < _LEAST_SHIFT_PX:
-        return high
-    whole = (0.0, *shift_px)[-3:] if len(shift_px) < 3 else shift_px
-    return np.asarray(ndimage.shift(high, [-by for by in whole], order=3, mode="nearest"))
+        return high, lit
+    whole = (0.0, 0.0, *shift_px)[-3:]
+    away = [-by for by in whole]
+    both = np.zeros(high.shape, bool)
+    both[overlap_window(high.shape, whole)] = True
+    lit = ndimage.shift(lit.astype(np.float32), away, order=1, mode="nearest") > 1 - 1e-3
+    return np.asarray(ndimage.shift(high, away, order=3, mode="nearest")), both & lit
 
 
 def _below_the_top(image: DoubleArray) -> NDArray[np.bool_]:

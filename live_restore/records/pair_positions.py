@@ -125,8 +125,8 @@ def _by_pattern(names: Sequence[str], pattern: str) -> dict[str, str]:
 
 
 def _place(pair: "Pair") -> tuple[Path, str]:
-    """Name the folder and position of a pair; rejected ones lie one folder deeper."""
-    folder = pair.low.parent.parent
+    """Name the folder, however its path was written, and the position of a pair; rejected ones lie one folder deeper."""
+    folder = pair.low.parent.parent.resolve()
     return (folder.parent if folder.name == "rejected" else folder), pair.position or pair.name
 
 

@@ -6,12 +6,12 @@ holds up a volume, and where it cannot keep up, references are left out and coun
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
 
 from live_restore.errors import LiveRestoreError
-from live_restore.frames import Volume
+from live_restore.frames import Volume, VolumeKey
 from live_restore.records.runs import volume_words
 from live_restore.restore.noise import CameraNoise
 from live_restore.serving.lane import Lane
@@ -51,7 +51,9 @@ class Comparing:
         """Take a reference volume."""
         with self._lock:
             match = self._references.high(volume)
+            dropped = self._references.dropped(run.name)
         self._take(run, match)
+        self._leave_dropped(run, dropped)
 
     def restored(self, run: Run, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> None:
         """Take a restored volume; `said` as in the journal."""
@@ -83,30 +85,36 @@ class Comparing:
     def _low(self, run: Run, low: Low) -> None:
         with self._lock:
             match = self._references.low(low)
+            dropped = self._references.dropped(run.name)
         self._take(run, match)
+        self._leave_dropped(run, dropped)
 
     def _take(self, run: Run, match: Match | None) -> None:
         if match is None:
             return
         if self._lane.waiting >= _MOST_WAITING or self._lane.nbytes + match.nbytes > _MOST_BYTES + match.low.nbytes:
-            self._leave(run, match.high, "more references come than can be compared")
+            self._leave(run, match.high.key, "more references come than can be compared")
             run.warn("references", "references come faster than they can be compared; some are left out of the scores")
             return
         self._lane.put(
             lambda: self._compare(run, match),
-            lambda: self._leave(run, match.high, "the restore process was stopped"),
+            lambda: self._leave(run, match.high.key, "the restore process was stopped"),
             match.nbytes,
         )
 
-    def _leave(self, run: Run, high: Volume, why: str) -> None:
-        self._recording.note(run, "not_compared", **volume_words(high.key), why=why)
+    def _leave(self, run: Run, key: VolumeKey, why: str) -> None:
+        self._recording.note(run, "not_compared", **volume_words(key), why=why)
+
+    def _leave_dropped(self, run: Run, dropped: Sequence[VolumeKey]) -> None:
+        for key in dropped:
+            self._leave(run, key, "there was no memory left to wait for its low-light volume")
 
     def _compare(self, run: Run, match: Match) -> None:
         key = match.low.volume.key
         try:
             figures = compare(match)
         except LiveRestoreError as refused:
-            self._leave(run, match.high, str(refused))
+            self._leave(run, match.high.key, str(refused))
             run.warn(f"reference {key.channel}", f"channel {key.channel}: {key} was not compared: {refused}")
             return
         run.unwarn(f"reference {key.channel}")
@@ -123,18 +131,20 @@ class Comparing:
     def _take_up(self, run: Run) -> None:
         """Compare with the references whose low-light volumes were never sent here, where these are on disk."""
         with self._lock:
-            alone = self._references.end(run.name)
+            alone, dropped = self._references.end(run.name), self._references.dropped(run.name)
+        self._leave_dropped(run, dropped)
         for high, match in with_low_from_disk(run.raw, run.plan, alone):
             if match is None:
-                self._leave(run, high, "its low-light volume was not sent here")
+                self._leave(run, high.key, "its low-light volume was not sent here")
             else:
                 self._compare(run, match)
 
     def _give_up(self, run: Run, why: str) -> None:
         with self._lock:
-            alone = self._references.end(run.name)
+            alone, dropped = self._references.end(run.name), self._references.dropped(run.name)
+        self._leave_dropped(run, dropped)
         for high in alone:
-            self._leave(run, high, why)
+            self._leave(run, high.key, why)
 
     def _finish(self, run: Run) -> None:
         keeping = self._pairs.pop(run.name, None)

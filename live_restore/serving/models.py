@@ -105,6 +105,7 @@ class Models:
         self._served: dict[str, Served] = {}
         self._attempts: dict[str, dict[str, Any]] = {}
         self._retired: list[Served] = []
+        self._closed: list[dict[str, Any]] = []
         self._shapes: dict[str, Shape] = {}
         self._expected: Shape | None = None
         try:
@@ -190,14 +191,19 @@ class Models:
             served.restorer.reset()
 
     def described(self) -> list[dict[str, Any]]:
-        """Say what is ready, loading and failed, in JSON; a failed attempt is told of until the next one."""
+        """Say what is ready, loading and failed, in JSON; a failed attempt is told of until the next one.
+
+        What was at work when all were closed is told from then on: the records of a run are finished after that.
+        """
         with self._lock:
-            rows = [{"channel": channel, **_row(served)} for channel, served in self._served.items()]
-            return rows + [dict(attempt) for attempt in self._attempts.values()]
+            rows = [{"channel": channel, **_row(served)} for channel, served in self._served.items()] or self._closed
+            return [dict(row) for row in (*rows, *self._attempts.values())]
 
     def close(self) -> None:
         """Close all; a second time is fine."""
         with self._lock:
+            if self._served:
+                self._closed = [{"channel": channel, **_row(served)} for channel, served in self._served.items()]
             self._retired += self._served.values()
             self._served = {}
         self.close_retired()

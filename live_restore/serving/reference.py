@@ -77,6 +77,7 @@ class References:
         self._max_bytes = max_bytes
         self._lows: OrderedDict[tuple[str, str, str], Low] = OrderedDict()
         self._highs: OrderedDict[_NamedVolume, Volume] = OrderedDict()
+        self._dropped: dict[str, list[VolumeKey]] = {}
         self.nbytes = 0
 
     def low(self, low: Low) -> Match | None:
@@ -102,13 +103,17 @@ class References:
         return None
 
     def end(self, run: str) -> list[Volume]:
-        """Forget a run; gives its references whose low-light volume never came."""
+        """Forget a run; gives its references whose low-light volume never came, but for those that were `dropped`."""
         alone = [volume for (name, _), volume in self._highs.items() if name == run]
         for volume in alone:
             self.nbytes -= self._highs.pop((run, volume.key)).pixels.nbytes
         for place in [place for place in self._lows if place[0] == run]:
             self._forget(self._lows.pop(place))
         return alone
+
+    def dropped(self, run: str) -> list[VolumeKey]:
+        """Name the references of a run for which there was no more memory; each is named once."""
+        return self._dropped.pop(run, [])
 
     def _forget(self, low: Low | None) -> None:
         self.nbytes -= 0 if low is None else low.nbytes
@@ -118,7 +123,9 @@ class References:
             if len(self._lows) > 1 or not self._highs:
                 self._forget(self._lows.popitem(last=False)[1])
             else:
-                self.nbytes -= self._highs.popitem(last=False)[1].pixels.nbytes
+                (run, key), high = self._highs.popitem(last=False)
+                self.nbytes -= high.pixels.nbytes
+                self._dropped.setdefault(run, []).append(key)
 
 
 def _place(volume: Volume) -> tuple[str, str, str]:

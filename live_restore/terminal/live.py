@@ -41,7 +41,7 @@ class Frames:
 
     def say(self, sentence: str) -> None:
         """Print what happens, above the bar."""
-        self._progress.console.print(escape(sentence))
+        self._progress.console.print(escape(sentence), soft_wrap=True)
 
     def frames(self, done: int, total: int) -> None:
         """Move the bar."""

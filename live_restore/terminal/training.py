@@ -42,7 +42,7 @@ class TrainingView:
         self._progress: Progress | None = None
         self._history: list[Entry] = []
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._lined = self._drawn = -math.inf
+        self._lined, self._drawn = -math.inf, time.monotonic() - _PICTURE_S / 2
         self._drawing_s, self._named = 0.0, False
 
     def said(self, sentence: str) -> None:

@@ -54,15 +54,32 @@ def folder_of(package: Path) -> Path:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; until it is whole, the last one stays."""
+    """Write a checkpoint; until it is whole, the last one stays.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses; then the last one stays.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT} | {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
     draft = folder / f"{_NAME}.tmp"
-    with draft.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, folder / _NAME)
+    try:
+        with draft.open("wb") as file:
+            # into memory first: of a full disk torch's own writer says nothing that could be told on
+            file.write(_as_bytes(content))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, folder / _NAME)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _as_bytes(content: State) -> memoryview:
+    written = io.BytesIO()
+    torch.save(content, written)
+    return written.getbuffer()
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -9,6 +9,7 @@ import json
 import math
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from live_restore.models.onnx_export import run_net, to_onnx
 from live_restore.models.package import ModelPackage, open_package, write_package
 from live_restore.records.pairs import Pair
 from live_restore.restore.noise import CameraNoise
-from live_restore.training.held_out import HeldOut, spread
+from live_restore.training.held_out import HeldOut
 from live_restore.training.members import Ensemble
 from live_restore.training.options import Scaling, TrainingOptions
 from live_restore.training.progress import Entry, Nobody, TrainingListener
@@ -85,7 +86,7 @@ class Trial:
         Held-out ones; none: it is not scored.
     camera : CameraNoise or None
     seconds : float
-        What scoring may take, about; less is scored where it would take longer.
+        What scoring may take, about; fewer pairs are scored where it would take longer.
     cards : sequence of mapping
         Of the folders of pairs, for the report.
     """
@@ -232,24 +233,26 @@ def scoring_seconds(pixels: float) -> float:
 
 
 def _score(draft: Path, trial: Trial, listener: TrainingListener) -> Evaluation | None:
-    """Score as much as there is time for."""
+    """Score as much as there is time for; an even choice first."""
     if not trial.pairs:
         return None
     listener.said(f"scoring {len(trial.pairs)} held-out pair(s) as they will be served")
-    pairs, baselines = _affordable(trial)
+    baselines = scoring_seconds(len(trial.pairs) * trial.pairs[0].read()[0].size) < trial.seconds
+    until = time.monotonic() + trial.seconds
+    pairs = evenly(trial.pairs)
     try:
-        return evaluate(open_package(draft), pairs, noise=trial.camera, baselines=baselines)
+        return evaluate(open_package(draft), pairs, noise=trial.camera, baselines=baselines, until=until)
     except (ImageError, ValueError) as error:
         raise LiveRestoreError(f"the network was trained, but could not be scored: {error}") from error
 
 
-def _affordable(trial: Trial) -> tuple[Sequence[Pair], bool]:
-    low, _ = trial.pairs[0].read()
-    full, bare = scoring_seconds(low.size), low.size / 512**2 * _SCORING_S
-    if full * len(trial.pairs) <= trial.seconds:
-        return trial.pairs, True
-    number = max(1, min(len(trial.pairs), int(trial.seconds / bare)))
-    return [trial.pairs[place] for place in spread(len(trial.pairs), number)], False
+def evenly(pairs: Sequence[Pair]) -> list[Pair]:
+    """Order pairs so that any first few of them are spread over all: the middle, the quarters, the eighths, ..."""
+    number, step, order = len(pairs), 1, dict[int, None]()
+    while len(order) < number:
+        order.update(dict.fromkeys(int((2 * part + 1) * number / (2 * step)) for part in range(step)))
+        step *= 2
+    return [pairs[place] for place in order]
 
 
 def _extras(trained: Trained, scored: Evaluation | None, cards: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, bytes]:

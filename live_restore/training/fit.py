@@ -7,10 +7,9 @@ It can be stopped at any step and go on from what it kept. It does not know pair
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,85 +18,26 @@ from torch import Tensor
 
 from live_restore.errors import TrainingError
 from live_restore.models.nets.layers import Net
-from live_restore.training.arithmetic import Arithmetic
+from live_restore.training.ahead import Ahead, Sampler
 from live_restore.training.average import Average
-from live_restore.training.distributed import Crew
 from live_restore.training.held_out import HeldOut
 from live_restore.training.losses import choose_loss
 from live_restore.training.options import Fit
-from live_restore.training.progress import Entry, Nobody, Progress, TrainingListener
+from live_restore.training.pace import Pace
+from live_restore.training.progress import Entry, Progress
 from live_restore.training.schedule import Schedule
+from live_restore.training.terms import Fitted, State, Terms
 
 FloatArray = NDArray[np.float32]
-State = dict[str, Any]
 
 # How often the state is kept, and how often the listener is told.
 KEEP_S = 30.0
 _TELL_S = 0.25
-# In runs of minutes a shorter memory for the size of gradients than torch's 0.999 is a little better (measured).
-_BETAS = (0.9, 0.99)
+_BETA1 = 0.9
 # Looks at the held-out images, at most, in a run.
 _LOOKS = 40
 # Going back to the last good weights this often is a hiccup; more is a wrong learning rate, or broken pairs.
 _SETBACKS = 2
-
-
-class DrawnBatch(Protocol):
-    """Patches in network units, (N, 1, [Z,] Y, X), float32."""
-
-    @property
-    def low(self) -> FloatArray:
-        """What goes in."""
-
-    @property
-    def target(self) -> FloatArray:
-        """What is to come out."""
-
-
-class Sampler(Protocol):
-    """Where batches come from; the same step gives the same batch, whenever it is asked for."""
-
-    def draw(self, step: int) -> DrawnBatch:
-        """Draw the batch of a step, counted from 0."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a fit is given beside its network, batches and options.
-
-    Attributes
-    ----------
-    arithmetic : Arithmetic
-    crew : Crew
-    seconds : float or None
-        When its time is up; None: after ``Fit.steps``.
-    keep : callable (state)
-        Called every half a minute with what `fit` can go on from; it must be done with it when it returns.
-    stopped : callable () -> bool
-        Asked after every step; if so, the state is kept and KeyboardInterrupt raised.
-    listener : TrainingListener
-    member, members : int
-        Which network of an ensemble, from 0.
-    """
-
-    arithmetic: Arithmetic
-    crew: Crew = field(default_factory=Crew)
-    seconds: float | None = None
-    keep: Callable[[State], None] = lambda _: None
-    stopped: Callable[[], bool] = lambda: False
-    listener: TrainingListener = field(default_factory=Nobody)
-    member: int = 0
-    members: int = 1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
-    """The outcome: averaged weights with the lowest held-out loss, on the CPU; the history; steps made."""
-
-    weights: State
-    history: list[Entry]
-    steps: int
-    elapsed_s: float
 
 
 def fit(net: Net, sampler: Sampler, held_out: HeldOut, options: Fit, terms: Terms, state: State | None = None) -> Fitted:
@@ -124,7 +64,7 @@ def fit(net: Net, sampler: Sampler, held_out: HeldOut, options: Fit, terms: Term
     running = _Running(net, held_out, options, terms)
     if state is not None:
         running.load(state)
-    with _Ahead(sampler) as batches:
+    with Ahead(sampler) as batches:
         running.run(batches)
     return running.fitted()
 
@@ -140,7 +80,11 @@ class _Running:
         self._average = Average(self._net, options.ema)
         self._wrapped = terms.crew.together(self._net)
         self._optimizer = torch.optim.AdamW(
-            self._net.parameters(), options.learning_rate, betas=_BETAS, weight_decay=options.weight_decay, fused=True
+            self._net.parameters(),
+            options.learning_rate,
+            betas=(_BETA1, options.beta2),
+            weight_decay=options.weight_decay,
+            fused=True,
         )
         self._scaler = terms.arithmetic.scaler()
         self._schedule = Schedule(options.learning_rate, options.steps, terms.seconds, options.warm_up)
@@ -151,15 +95,29 @@ class _Running:
         self._recent: list[float] = []
         self._smooth, self._look_s, self._looked_at_s = math.nan, 0.0, 0.0
         self._early, self._batch_pixels = False, 1
+        self._pace = Pace(terms.most_threads) if terms.most_threads else None
+        if self._pace is not None:
+            torch.set_num_threads(self._pace.threads)
         self._good = self._snapshot()
 
-    def run(self, batches: "_Ahead") -> None:
-        """Step until the schedule is at its end."""
+    def run(self, batches: Ahead) -> None:
+        """Step until the schedule is at its end, and the network as it then is was looked at."""
+        while True:
+            self._step_to_the_end(batches)
+            if self._looked:
+                break
+            # what is seen may be no number: then there are steps to do again
+            self._look(1.0)
+        self._keep()
+
+    def _step_to_the_end(self, batches: Ahead) -> None:
         kept = told = time.monotonic()
         told_step = self._step
         while (position := self._position()) < 1:
+            begun = time.monotonic()
             self._advance(batches, position)
             now = time.monotonic()
+            self._keep_pace(now - begun)
             if now - told >= _TELL_S:
                 self._tell(position, (self._step - told_step) / (now - told))
                 told, told_step = now, self._step
@@ -171,9 +129,10 @@ class _Running:
             if now - kept >= KEEP_S:
                 self._keep()
                 kept = time.monotonic()
-        if not self._history or self._history[-1].step != self._step:
-            self._look(1.0)
-        self._keep()
+
+    @property
+    def _looked(self) -> bool:
+        return bool(self._history) and self._history[-1].step == self._step
 
     def fitted(self) -> Fitted:
         return Fitted(self._best["weights"], self._history, self._step, self._elapsed_s)
@@ -190,7 +149,7 @@ class _Running:
     def _agreed(self, answer: bool) -> bool:
         return bool(self._terms.crew.agree(float(answer)))
 
-    def _advance(self, batches: "_Ahead", position: float) -> None:
+    def _advance(self, batches: Ahead, position: float) -> None:
         rate = self._factor * self._schedule.rate(position)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -216,6 +175,11 @@ class _Running:
         self._recent.append(told)
         self._smooth = told if math.isnan(self._smooth) else 0.98 * self._smooth + 0.02 * told
 
+    def _keep_pace(self, took_s: float) -> None:
+        """Set the number of threads that makes steps shortest."""
+        if self._pace is not None and self._pace.stepped(took_s, self._batch_pixels) != torch.get_num_threads():
+            torch.set_num_threads(self._pace.threads)
+
     def _tensor(self, pixels: FloatArray) -> Tensor:
         return torch.from_numpy(pixels).to(self._device, memory_format=self._layout)
 
@@ -235,7 +199,7 @@ class _Running:
 
     def _time_to_look(self) -> bool:
         """Whether to look at the held-out images: by steps where the run is counted in steps, so that it can be repeated."""
-        if self._options.steps is not None:
+        if self._terms.seconds is None:
             return self._step % self._steps_between_looks == 0 and self._step > self._last_look
         seconds = self._terms.seconds or math.inf
         pause = max(seconds / _LOOKS, self._look_s / self._options.validation_share)
@@ -352,26 +316,3 @@ class _Running:
         self._recent, self._smooth = list(state["recent"]), state["smooth"]
         self._history = [Entry(**row) for row in state["history"]]
         torch.set_rng_state(state["random"])
-
-
-class _Ahead:
-    """Draws the next batch in a thread of its own while the network learns from this one."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._next: tuple[int, Future[DrawnBatch]] | None = None
-
-    def take(self, step: int) -> DrawnBatch:
-        """Give the batch of a step, and begin with the one after it."""
-        if self._next is None or self._next[0] != step:
-            self._next = (step, self._thread.submit(self._sampler.draw, step))
-        batch = self._next[1].result()
-        self._next = (step + 1, self._thread.submit(self._sampler.draw, step + 1))
-        return batch
-
-    def __enter__(self) -> "_Ahead":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)

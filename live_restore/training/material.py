@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from live_restore.errors import PairError
 from live_restore.records.pair_positions import split_positions
 from live_restore.records.pairs import Pair, pairs_sha256
 from live_restore.restore.noise import CameraNoise
+from live_restore.training.checked import Saying, check_foreign
 from live_restore.training.fields import choose_pairs
 from live_restore.training.held_out import LARGEST_CROP, HeldOut, HeldOutImage, spread
 from live_restore.training.inputs import camera_in, open_source, read_folder
@@ -64,19 +65,25 @@ class Material:
 
     Attributes
     ----------
-    source : Source
-        Of the training pairs.
+    source, judged : Source
+        Of the training pairs, and of the held-out ones that are looked at.
+    looked_at : tuple of Pair
+        Those.
     held_out : HeldOut
     options : TrainingOptions
         With patches that fit into the images.
     """
 
     source: Source
+    judged: Source
+    looked_at: tuple[Pair, ...]
     held_out: HeldOut
     options: TrainingOptions
 
 
-def choose(folders: Sequence[Path], options: TrainingOptions, held_out_from: Sequence[Path] = ()) -> Chosen:
+def choose(
+    folders: Sequence[Path], options: TrainingOptions, held_out_from: Sequence[Path] = (), said: Saying = lambda _: None
+) -> Chosen:
     """Choose pairs from folders and split them by position.
 
     Parameters
@@ -86,6 +93,8 @@ def choose(folders: Sequence[Path], options: TrainingOptions, held_out_from: Seq
         `pairs.held_out` names positions; ``*`` and ``?`` stand for letters, ``067..079`` for all from one to the other.
     held_out_from : sequence of Path
         Folders whose pairs are only judged by; then all of `folders` are learned from.
+    said : callable (sentence), optional
+        Told which pairs are left out, and why.
 
     Raises
     ------
@@ -93,9 +102,9 @@ def choose(folders: Sequence[Path], options: TrainingOptions, held_out_from: Seq
         If a folder cannot be used, or one side is empty.
     """
     choice = options.pairs
-    pairs, notes, cards = _read(folders, options)
+    pairs, notes, cards = _read(folders, options, said)
     if held_out_from:
-        judged, more, _ = _read(held_out_from, options)
+        judged, more, _ = _read(held_out_from, options, said)
         return Chosen(pairs, judged, notes + more, cards)
     if choice.held_out:
         apart = {_place(pair) for pair in pairs if _is_named(pair, choice.held_out)}
@@ -107,10 +116,22 @@ def choose(folders: Sequence[Path], options: TrainingOptions, held_out_from: Seq
     return Chosen(train, held_out, notes, cards)
 
 
-def dimensions(chosen: Chosen) -> int:
-    """Say whether the pairs are images, 2, or stacks, 3; the first one tells."""
-    _, high = chosen.train[0].read()
-    return high.ndim
+def dimensions(folders: Sequence[Path], options: TrainingOptions) -> Literal[2, 3]:
+    """Say whether the pairs are images, 2, or stacks, 3; the first one that can be read tells.
+
+    Raises
+    ------
+    PairError
+        If none can be.
+    """
+    failed = ""
+    for folder in folders:
+        for pair in choose_pairs(read_folder(folder, options).pairs, options.pairs.channel):
+            try:
+                return 3 if pair.read()[1].ndim == 3 else 2
+            except PairError as error:
+                failed = failed or str(error)
+    raise PairError(f"none of the pairs can be read; the first: {failed}")
 
 
 def prepare(chosen: Chosen, options: TrainingOptions, camera: CameraNoise | None = None) -> Material:
@@ -123,12 +144,13 @@ def prepare(chosen: Chosen, options: TrainingOptions, camera: CameraNoise | None
     """
     n_dim, sampling = options.network.n_dim, options.sampling
     source = open_source(chosen.train, options, camera)
-    looked_at = [chosen.held_out[place] for place in spread(len(chosen.held_out))]
+    looked_at = tuple(chosen.held_out[place] for place in spread(len(chosen.held_out)))
     judged = open_source(looked_at, options, camera, frozen=source.frozen, held_out=True)
     fitted = fit_patches(sampling.patches, source.fields, options.network.divisible_by)
     if fitted != sampling.patches:
         options = options.changed(sampling={"patches": fitted})
-    return Material(source, cut_middles(judged, n_dim, options.network.divisible_by), options)
+    held_out = cut_middles(judged, n_dim, options.network.divisible_by)
+    return Material(source, judged, looked_at, held_out, options)
 
 
 def cut_middles(source: Source, n_dim: int, divisible_by: int) -> HeldOut:
@@ -152,13 +174,15 @@ def cut_middles(source: Source, n_dim: int, divisible_by: int) -> HeldOut:
 
 
 def _read(
-    folders: Sequence[Path], options: TrainingOptions
+    folders: Sequence[Path], options: TrainingOptions, said: Saying
 ) -> tuple[tuple[Pair, ...], tuple[str, ...], tuple[Mapping[str, Any], ...]]:
     pairs: list[Pair] = []
     notes: list[str] = []
     cards: list[Mapping[str, Any]] = []
     for folder in folders:
         found = read_folder(folder, options)
+        if options.pairs.check and options.simulate is None:
+            found = check_foreign(found, options.fit, said)
         notes += found.notes
         cards += [found.card] if found.card else []
         kept = choose_pairs(found.pairs, options.pairs.channel)

@@ -85,12 +85,15 @@ class PairChoice(Section):
         Of the positions, where no split was written down; never less than one.
     held_out : tuple of str
         Names of positions, instead of a fraction.
+    check : bool
+        Whether pairs of folders without a pair log are looked at first, and bad ones left out.
     """
 
     channel: str | None = None
     position: str | None = None
     held_out_fraction: float = Field(default=0.2, gt=0, lt=1)
     held_out: tuple[str, ...] = ()
+    check: bool = True
 
 
 class Sampling(Section):
@@ -153,6 +156,8 @@ class Fit(Section):
         ``laplace`` for probabilistic networks, and only for them.
     learning_rate : float
         The highest; it rises for the part `warm_up` of the steps and falls as a cosine.
+    beta2 : float
+        How long AdamW remembers the size of gradients: about ``1 / (1 - beta2)`` steps.
     weight_decay : float
     warm_up : float
     gradient_norm : float
@@ -176,6 +181,7 @@ class Fit(Section):
 
     loss: Loss = "mae"
     learning_rate: Positive = 1e-3
+    beta2: float = Field(default=0.999, ge=0, lt=1)
     weight_decay: NotNegative = 0.0
     warm_up: Share = 0.03
     gradient_norm: NotNegative = 1.0

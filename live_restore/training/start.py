@@ -5,7 +5,7 @@ here or imported, are read from its ONNX graph by their names. It does not know 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -16,7 +16,7 @@ from live_restore.errors import TrainingError
 from live_restore.models.nets import build_net
 from live_restore.models.nets.layers import Net
 from live_restore.models.package import ModelPackage
-from live_restore.training.options import NET_OPTIONS, TrainingOptions
+from live_restore.training.options import NET_OPTIONS, Kind, TrainingOptions
 
 # A CARE network may learn to give a scale later; this part of it then starts fresh.
 _SCALE_HEAD = "head_scale."
@@ -49,7 +49,7 @@ def start_from(package: ModelPackage) -> Start:
     TrainingError
         If it is no network that can be trained here.
     """
-    _check_trainable(package)
+    check_trainable(package)
     graph = onnx.load_model_from_string(package.onnx()).graph
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     architecture = package.facts.architecture
@@ -70,7 +70,7 @@ def continued(options: TrainingOptions, package: ModelPackage) -> TrainingOption
     TrainingError
         If the package is no network that can be trained here.
     """
-    _check_trainable(package)
+    check_trainable(package)
     facts = package.facts
     kept: dict[str, Any] = {
         key: facts.architecture.options[key]
@@ -94,7 +94,20 @@ def _fitting_loss(loss: str, probabilistic: bool) -> str:
     return "mae" if loss == "laplace" else loss
 
 
-def _check_trainable(package: ModelPackage) -> None:
+def as_preset(package: ModelPackage) -> tuple[Kind, Literal[2, 3]]:
+    """Say which presets the network of a package belongs to."""
+    facts = package.facts
+    kind: Kind = "rcan" if facts.architecture.kind == "rcan" else "care"
+    return kind, 3 if facts.geometry.n_dim == 3 else 2
+
+
+def check_trainable(package: ModelPackage) -> None:
+    """Refuse a package that can only be served.
+
+    Raises
+    ------
+    TrainingError
+    """
     facts, name = package.facts, package.name
     kind = facts.architecture.kind
     if kind not in NET_OPTIONS:

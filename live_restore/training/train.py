@@ -4,24 +4,20 @@ Receives folders, options and a place for the package; hands on the package and 
 fit, checkpoint, export. An interrupted training goes on when it is asked for again in the same words.
 """
 
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
 from live_restore import __version__
-from live_restore.errors import TrainingError
 from live_restore.evaluation.scores import Evaluation
 from live_restore.models.nets.layers import Net
 from live_restore.models.package import ModelPackage, check_free, open_package
+from live_restore.records.pairs import Pair
 from live_restore.restore.noise import CameraNoise
 from live_restore.training.arithmetic import Arithmetic, choose_arithmetic, set_threads
 from live_restore.training.checkpoint import (
@@ -33,22 +29,25 @@ from live_restore.training.checkpoint import (
     save_checkpoint,
 )
 from live_restore.training.distributed import Crew, crew_from_environment, joined
+from live_restore.training.exposed import expose_pairs
 from live_restore.training.export import Trained, Trial, export, scoring_seconds
-from live_restore.training.fit import Fitted, Terms, fit
-from live_restore.training.held_out import spread
+from live_restore.training.fit import fit
+from live_restore.training.interrupts import noted_interrupts
+from live_restore.training.light import light_levels
 from live_restore.training.material import Chosen, Material, choose, prepare
 from live_restore.training.members import Ensemble
 from live_restore.training.options import TrainingOptions
 from live_restore.training.patches import PatchSampler
 from live_restore.training.progress import Entry, Nobody, TrainingListener
-from live_restore.training.start import Start, build_start, start_from
+from live_restore.training.start import build_start, start_from
+from live_restore.training.terms import Fitted, Terms
 
 # Of a run's time at most this much is kept for the end: export, scores, report.
 _LARGEST_END = 0.15
 # What the end takes besides scoring: reading the software in, writing the package twice.
 _EXPORT_S = 7.0
-# The brightest pixel in a thousand; electrons per photon where nobody said.
-_PEAK_PERCENT, _USUAL_EFFICIENCY = 99.9, 0.7
+# Scoring may take so long even where no time is left.
+_SHORTEST_SCORING_S = 3.0
 # Members of an ensemble have seeds this far apart.
 _NEXT_SEED = 1000
 
@@ -141,7 +140,6 @@ def train(task: Task, listener: TrainingListener | None = None, since: float | N
     started = time.monotonic() if since is None else since
     crew = crew_from_environment()
     check_free(task.output, task.overwrite)
-    task.output.parent.mkdir(parents=True, exist_ok=True)
     set_threads(task.threads, crew.local_world)
     fit_options = task.options.fit
     arithmetic = choose_arithmetic(task.device, fit_options.precision, task.options.network.n_dim, crew.local_rank)
@@ -158,7 +156,7 @@ class _Run:
     def __init__(self, task: Task, arithmetic: Arithmetic, crew: Crew, listener: TrainingListener, started: float) -> None:
         self._task, self._arithmetic, self._crew, self._listener, self._started = task, arithmetic, crew, listener, started
         self._folder = folder_of(task.output)
-        self._chosen: Chosen = choose(task.folders, task.options, task.held_out_from)
+        self._chosen: Chosen = choose(task.folders, task.options, task.held_out_from, listener.said)
         self._camera = task.camera or self._chosen.camera
         self._material: Material = prepare(self._chosen, task.options, self._camera)
         self._options = self._material.options
@@ -167,6 +165,7 @@ class _Run:
         self._kept = self._resume()
         self._seconds = self._kept.seconds if self._kept else self._seconds_to_fit()
         self._history: list[Entry] = []
+        self._warned = False
 
     def fit_members(self) -> list[dict[str, Any]]:
         """Train all networks of the ensemble, or the one."""
@@ -174,7 +173,7 @@ class _Run:
         finished = list(self._kept.finished) if self._kept else []
         state = self._kept.state if self._kept else None
         self._history = [Entry(**row) for row in self._kept.history] if self._kept else []
-        with _interrupts() as interrupted:
+        with noted_interrupts() as interrupted:
             while len(finished) < self._options.fit.members:
                 done = self._fit_member(finished, state, interrupted)
                 state = None
@@ -194,12 +193,16 @@ class _Run:
         def keep(kept: dict[str, Any]) -> None:
             history = [_row(entry) for entry in self._history]
             checkpoint = Checkpoint(self._about, self._seconds, finished, history, kept)
-            save_checkpoint(self._folder, checkpoint)
+            try:
+                save_checkpoint(self._folder, checkpoint)
+            except OSError as error:
+                self._warn_of_disk(error)
 
         terms = Terms(
             arithmetic=self._arithmetic,
             crew=self._crew,
             seconds=None if self._seconds is None else self._seconds / members,
+            most_threads=self._most_threads(),
             keep=keep,
             stopped=interrupted.is_set,
             listener=self._listener,
@@ -208,9 +211,18 @@ class _Run:
         )
         return fit(net, sampler, self._material.held_out, options.fit, terms, state)
 
+    def _warn_of_disk(self, error: OSError) -> None:
+        """Hours of training are not given up for a checkpoint that may not be needed."""
+        if not self._warned:
+            self._warned = True
+            self._listener.said(
+                f"no checkpoint can be written ({error}); training goes on, but an interruption would lose it: make room"
+            )
+
     def finish(self, weights: list[dict[str, Any]]) -> Outcome:
         """Write the package, and remove the checkpoint."""
         task = self._task
+        task.output.parent.mkdir(parents=True, exist_ok=True)
         trained = Trained(
             net=self._network(weights),
             options=self._options,
@@ -224,7 +236,7 @@ class _Run:
             notes=self._notes(),
         )
         trial = Trial(
-            pairs=self._chosen.held_out,
+            pairs=self._pairs_to_score(),
             camera=self._camera,
             seconds=self._seconds_to_score(),
             cards=self._chosen.cards,
@@ -232,6 +244,11 @@ class _Run:
         package, evaluation = export(task.output, task.name or task.output.stem, trained, trial, task.overwrite, self._listener)
         remove_checkpoint(self._folder)
         return Outcome(package, evaluation, self._history)
+
+    def _pairs_to_score(self) -> Sequence[Pair]:
+        if self._options.simulate is None:
+            return self._chosen.held_out
+        return expose_pairs(self._material.judged, self._material.looked_at, self._folder / "exposed")
 
     @property
     def _about(self) -> dict[str, Any]:
@@ -273,9 +290,18 @@ class _Run:
             pixels *= side
         return scoring_seconds(pixels * len(self._chosen.held_out))
 
+    def _most_threads(self) -> int | None:
+        """Let the number of threads be found, unless it was said, or the run is to be repeatable, or there is company."""
+        free = self._task.threads is None and self._seconds is not None and self._crew.world == 1
+        return torch.get_num_threads() if free and self._arithmetic.device.type == "cpu" else None
+
     def _seconds_to_score(self) -> float:
+        """Say what is left of the minutes when the package has been written."""
         minutes = self._options.fit.minutes
-        return float("inf") if minutes is None else max(2.0, _LARGEST_END * 60 * minutes - _EXPORT_S)
+        if minutes is None:
+            return float("inf")
+        left = 60 * minutes - (time.monotonic() - self._started) - _EXPORT_S
+        return max(left, _SHORTEST_SCORING_S)
 
     def _network(self, weights: list[dict[str, Any]]) -> Net:
         nets = []
@@ -311,51 +337,5 @@ class _Run:
         )
 
 
-def light_levels(chosen: Chosen, options: TrainingOptions, camera: CameraNoise | None) -> Mapping[str, float]:
-    """Say which light the network has seen, for the warning that live light is outside of it.
-
-    Returns
-    -------
-    dict
-        ``trained_peak_photons_from`` and ``_to``, photons per pixel that one pixel in a thousand exceeds; empty where the
-        camera is not known.
-    """
-    if options.simulate is not None:
-        lowest, highest = options.simulate.photons
-    elif camera is None:
-        return {}
-    else:
-        efficiency = camera.quantum_efficiency or _USUAL_EFFICIENCY
-        offset, gain = float(np.median(camera.offset_adu)), float(np.median(camera.gain_adu_per_e))
-        some = [chosen.train[place] for place in spread(len(chosen.train))]
-        peaks = [float(np.percentile(pair.read()[0], _PEAK_PERCENT) - offset) / gain / efficiency for pair in some]
-        lowest, highest = max(0.0, min(peaks)), max(0.0, *peaks)
-        lowest *= options.augment.thinning[0] if options.augment.thinning else 1.0
-    return {"trained_peak_photons_from": float(lowest), "trained_peak_photons_to": float(highest)}
-
-
 def _row(entry: Entry) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in entry.__slots__}
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag that is read between two steps; the second one ends at once."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
-        interrupted.set()
-
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-__all__ = ["Outcome", "Start", "Task", "TrainingError", "train"]
