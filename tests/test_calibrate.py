@@ -244,6 +244,21 @@ def test_bleaching_and_drift_are_measured(folder):
 # ------------------------------------------------------------------ what may go wrong
 
 
+@pytest.mark.parametrize(
+    ("light", "reason"),
+    [
+        ('device = "Lasr"\nproperty = "Power"', "the microscope has no device 'Lasr'; did you mean Laser?"),
+        ('device = "Laser"\nproperty = "Powr"', "device 'Laser' has no property 'Powr'; did you mean Power?"),
+        ('low = { power = "two" }', "Laser-Power = two is asked for and it takes 0 to 100"),
+    ],
+)
+def test_a_light_that_does_not_exist_is_found_before_anything_moves(folder, light, reason):
+    place = folder(PLAN.replace('name = "tubulin"', f'name = "tubulin"\n{light}'))
+    config = HardwareConfig.from_file(place / "rig.toml")
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        estimate(read_calibration(place / "plan.toml", config), config, demo_core(config))
+
+
 def test_a_light_that_was_not_applied_ends_it(folder):
     """pymmcore-plus only logs what a device refuses."""
     said = alone(
@@ -263,7 +278,7 @@ def test_a_light_that_was_not_applied_ends_it(folder):
     )
     where = "was asked for position A, channel tubulin, high light and"
     ended = "the calibration ended after 0 of 4 pairs: "
-    assert said[0][0].startswith(f"{ended}Laser-Power = 150.0 {where} it stands at 2.0; it was not applied")
+    assert said[0][0] == "Laser-Power = 150.0 is asked for and it takes 0 to 100; choose one of these"
     assert said[1][0].startswith(f"{ended}an exposure of 70000 ms {where} the camera stands at 10 ms; it was not applied")
     assert [power for _, power in said] == [2.0, 2.0]
 
@@ -314,6 +329,36 @@ def test_ctrl_c_ends_it_and_keeps_what_was_taken(folder, engine):
     assert not found.notes, "no file without a line"
     for pair in (found.pairs[0], found.pairs[-1]):
         pair.read()
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_after_the_last_frame_writes_what_was_taken(folder, presses):
+    """Frames come faster than pairs are checked; a second Ctrl-C gives up those that wait, and says how many."""
+    plan = PLAN.replace('name = "cells"', 'name = "cells"\nrepeats = 5')
+    said = alone(
+        f"""
+        core, told = demo_core(config), []
+        def press(now):
+            told.append(now.stopping)
+            if now.done == 1 and not now.stopping:  # told by the thread that writes, which so waits for the microscope
+                while any(thread.name == "calibration" for thread in threading.enumerate()):
+                    threading.Event().wait(0.05)
+            if told.count(True) < {presses} and now.done:
+                _thread.interrupt_main()
+        try:
+            done = calibrate(plan, config, engine=engine, core=core, progress=press)
+            print(json.dumps([done.stopped, len(done.pairs.pairs), any(told), done.pairs.card["ended"], stands(core)[4]]))
+        except LiveRestoreError as error:
+            print(json.dumps(str(error)))
+        """,
+        folder(plan),
+        "pymmcore-plus",
+    )
+    if presses == 1:
+        assert said == [True, 20, True, "stopped", 2.0]
+    else:
+        assert "complete pairs were not yet checked and written, and are lost; let it finish after Ctrl-C" in said
+        assert read_pairs(folder() / "pairs" / "cells").card["ended"] == "stopped"
 
 
 def test_a_kill_loses_the_pair_in_flight_at_most(folder):

@@ -3,6 +3,8 @@
 import pytest
 from own_process import run_alone
 
+from live_restore.config import HardwareConfig
+
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -32,4 +34,5 @@ def test_pairs_a_network_and_its_promotion_into_a_running_acquisition(tmp_path):
     assert (tmp_path / "learned.bioimageio" / "report.html").exists()
     journal = (tmp_path / "models" / "FITC" / "promotions.jsonl").read_text(encoding="utf-8")
     assert "learned" in journal
-    assert "gain_adu_per_e = 1.0\n" not in (tmp_path / "rig.toml").read_text(encoding="utf-8"), "the camera was measured"
+    gain = HardwareConfig.from_file(tmp_path / "rig.toml").camera.gain_adu_per_e
+    assert gain == pytest.approx(2.18, rel=0.1), "the camera was measured on the pairs"

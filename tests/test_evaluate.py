@@ -25,6 +25,9 @@ from scipy.ndimage import shift
 from tiny_packages import smoothing_facts, smoothing_tensors, write_smoothing_package
 
 from live_restore.errors import ModelError, PairError
+from live_restore.evaluation import baselines, card_words
+from live_restore.evaluation import doubts as doubts_words
+from live_restore.evaluation import scores as evaluation_nouns
 from live_restore.evaluation.baselines import best_gaussian, best_non_local_means, middle, noise_sd
 from live_restore.evaluation.doubts import doubts
 from live_restore.evaluation.evaluate import evaluate
@@ -32,13 +35,11 @@ from live_restore.evaluation.overlaid import Overlaid
 from live_restore.evaluation.scores import LEVELS, Bias, Evaluation, Figures, PairScore, means
 from live_restore.models.facts import Normalisation
 from live_restore.models.package import open_package
+from live_restore.models.registry import bundled_folder
 from live_restore.records.pairs import pairs_sha256
 from live_restore.restore.noise import CameraNoise
 from live_restore.restorer import Restorer
 from live_restore.score import score_pair
-from live_restore.training import baselines, card_words
-from live_restore.training import doubts as doubts_words
-from live_restore.training import evaluation as evaluation_nouns
 
 CAMERA = CameraNoise(OFFSET, GAIN, READ_NOISE)
 
@@ -114,6 +115,16 @@ def test_the_shift_between_low_and_high_is_honoured(blurring, tmp_path):
     assert hardly.mean == without.mean
     with pytest.raises(PairError, match="nothing is on both"):
         evaluate(blurring, [dataclasses.replace(pair, shift_px=(100.0, 0.0))])
+
+
+def test_a_rolling_range_does_not_follow_from_one_pair_to_the_next(tmp_path):
+    dim, bright = (
+        pair_of_files(tmp_path, name, (level * truth).astype(np.uint16), (50 * truth).astype(np.uint16))
+        for name, level, truth in (("dim", 2, scene(1)), ("bright", 90, scene(2)))
+    )
+    said = {"mode": "rolling", "precision": "f32", "baselines": False, "cases": False}
+    alone, after = (evaluate(bundled_folder() / "care2d_demo", chosen, **said) for chosen in ([bright], [dim, bright]))
+    assert after.scores[-1].restored == alone.scores[0].restored
 
 
 def test_bias_of_intensities_is_told_by_decile(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from bare_clients import BareHook, options, status, until
+from judged_pairs import write_calibration
 from onnx import TensorProto, helper, numpy_helper
 from preview_server import Mood, StandIn, cells
 from scipy.ndimage import gaussian_filter
@@ -17,7 +18,7 @@ from test_preview_browser import CHROMIUM, Visit
 from tiny_packages import smoothing_facts, write_smoothing_package
 
 from live_restore.acquire.simulate.specimen import example_field
-from live_restore.errors import ImageError, ModelError
+from live_restore.errors import ImageError, ModelError, PairError
 from live_restore.limits.break_points import BreakPoint, coarse_below, exceeds_above, exceeds_below, find_limits, helping
 from live_restore.limits.fields import check_measurable, demo_fields, read_fields
 from live_restore.limits.light import (
@@ -313,7 +314,7 @@ def test_a_network_that_does_nothing_never_helps(identity):
 def test_a_network_that_adds_structure_is_found_out(ghost):
     found = study_limits(ghost.path, Choices(most_images=2, size=96, grid=QUICK, minutes=1))
     assert found.limits.invents_below.at == math.inf
-    assert "invents structure at any light that was tested" in found.summary
+    assert "invents structure at any light that was tested" in found.summary and found.facts["always_invents"] == 1
     assert found.limits.smooths_above.at < 64  # the trust check finds it without the truth, where there is light
 
 
@@ -354,6 +355,19 @@ def test_images_are_found_in_files_folders_and_folders_of_pairs(tmp_path):
     tifffile.imwrite(tmp_path / "small.tif", np.zeros((32, 32), np.uint16))
     with pytest.raises(ImageError, match="'small' has 32 pixels along a side; limits are measured on 64 or more"):
         read_fields([tmp_path / "small.tif"], 1, 64, 1)
+
+
+def test_of_a_calibration_only_what_was_held_out_in_the_models_channel(tmp_path):
+    write_calibration(tmp_path / "monday", positions=3, held_out=1, shape=(96, 96))
+    lines = (tmp_path / "monday" / "pairs.jsonl").read_text(encoding="utf-8")
+    assert [field.name for field in read_fields([tmp_path / "monday"], 8, 64, 1)] == ["p0"]
+    other = lines.replace('"channel": "FITC", "position": "p1", "split": "train"', '"channel": "DAPI", "split": "held-out"')
+    (tmp_path / "monday" / "pairs.jsonl").write_text(other, encoding="utf-8")
+    for channel, names in (("FITC", ["p0"]), ("DAPI", ["p1"]), ("Cy5", ["p0", "p1"]), (None, ["p0", "p1"])):
+        assert [field.name for field in read_fields([tmp_path / "monday"], 8, 64, 1, channel=channel)] == names
+    (tmp_path / "monday" / "pairs.jsonl").write_text(lines.replace("true", "false"), encoding="utf-8")
+    with pytest.raises(PairError, match=r"none of the 3 pairs in .* is accepted"):
+        read_fields([tmp_path / "monday"], 8, 64, 1)
 
 
 def test_light_at_which_the_truth_itself_is_noisy_is_left_out():
@@ -439,6 +453,7 @@ LIMITS = {"snr_low": 2.0, "snr_invents": 3.0, "snr_high": 20.0}
         (1.5, {"snr_low": 2.0}, "SNR 1.5 is below 2, where this model stops helping (live-restore limits); give more light"),
         (25.0, LIMITS, "SNR 25 is above 20, where this model stops helping"),
         (25.0, {"never_helps": 1.0}, "found to help at no light"),
+        (5.0, {"snr_low": 2.0, "always_invents": 1.0}, "found to invent structure at any light"),
     ],
 )
 def test_the_live_snr_is_compared_with_the_limits(snr, limits, words):

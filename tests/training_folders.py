@@ -58,6 +58,14 @@ class Heard:
         return "\n".join(self.sentences)
 
 
+class HeardSecond(Heard):
+    """The same, of the second network of an ensemble alone."""
+
+    def validated(self, history, examples):
+        if history[-1].member == 1:
+            super().validated(history, examples)
+
+
 def ctrl_c():
     """What the terminal does."""
     signal.raise_signal(signal.SIGINT)

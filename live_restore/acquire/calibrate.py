@@ -23,7 +23,7 @@ from live_restore.acquire.pair_engines import by_pycromanager, by_pymmcore_plus
 from live_restore.acquire.pair_queue import PairQueue
 from live_restore.acquire.planned import PlannedFrame, Setting
 from live_restore.acquire.put_back import PutBack
-from live_restore.acquire.rig import check_camera, check_presets, light_settings, open_core
+from live_restore.acquire.rig import check_camera, check_presets, check_settings, light_settings, open_core
 from live_restore.acquire.run import EngineName, check_space
 from live_restore.config import HardwareConfig
 from live_restore.errors import AcquisitionError, ConfigError, PairError
@@ -51,6 +51,8 @@ class Progress:
         Whether the microscope waits for the disk.
     measuring : bool
         Whether all is taken, and the camera's noise is measured on the pairs.
+    stopping : bool
+        Whether somebody stopped it, and the pairs that are complete are checked and written.
     """
 
     done: int
@@ -61,6 +63,7 @@ class Progress:
     reason: str = ""
     waiting: bool = False
     measuring: bool = False
+    stopping: bool = False
 
 
 Told = Callable[[Progress], None]
@@ -146,13 +149,16 @@ def calibrate(
         except AcquisitionError as error:
             course.fail(error)
             stopped = False
+        except KeyboardInterrupt:
+            stopped = True
         finally:
             put_back.now()
             course.stop()
-            written = queue.close()
+        stopped, written = _written(queue, desk, stopped)
         failure = course.failure or queue.failure
         if not written and failure is None:
-            failure = AcquisitionError("the last pairs could not be written in time; choose a faster disk, or a larger wait_s")
+            cure = "let it finish after Ctrl-C" if stopped else "choose a faster disk, or a larger wait_s"
+            failure = AcquisitionError(f"{queue.left} complete pairs were not yet checked and written, and are lost; {cure}")
         warnings = (*queue.warnings, *put_back.problems)
         return _conclude(desk, log, failure, began_s, stopped, warnings)
 
@@ -209,7 +215,7 @@ def _fitting(plan: CalibrationPlan, config: HardwareConfig, core: Any) -> tuple[
     check_presets({(channel.group, channel.preset) for channel in plan.channels if channel.group}, core)
     for channel in plan.channels:
         for level in (channel.low, channel.high):
-            light_settings(channel.light, level.power, core)
+            check_settings(light_settings(channel.light, level.power, core), core)
     return pairs, 2 * width * height
 
 
@@ -269,12 +275,31 @@ class _Desk:
         self._now = replace(self._now, measuring=True)
         self._say()
 
+    def stops(self) -> None:
+        """Say that no more are taken, and what was taken is written."""
+        with self._lock:
+            self._now = replace(self._now, stopping=True)
+            self._say()
+
     def _say(self) -> None:
         if self._tell is not None:
             self._tell(self._now)
 
 
 # ------------------------------------------------------------------ after
+
+
+def _written(queue: PairQueue[TakenPair], desk: _Desk, stopped: bool) -> tuple[bool, bool]:
+    """Wait until complete pairs are on the disk: whether somebody stopped it, and whether all are. A second Ctrl-C gives up."""
+    while True:
+        if stopped:
+            desk.stops()
+        try:
+            return stopped, queue.close()
+        except KeyboardInterrupt:
+            if stopped:
+                return True, not queue.left
+            stopped = True
 
 
 def _conclude(
@@ -290,7 +315,10 @@ def _conclude(
     card: Mapping[str, Any] = {}
     if not stopped:  # once more, for it takes a while and can fail
         desk.measures()
-        measured, doubts = _camera_measured(log.pairs)
+        try:
+            measured, doubts = _camera_measured(log.pairs)
+        except KeyboardInterrupt:
+            measured, doubts = None, ("the camera was not measured: you stopped it; live-restore noise does it later",)
         warnings = (*warnings, *doubts)
         card = log.finish(camera_measured=measured, warnings=warnings)
     pairs = read_pairs(log.folder) if log.pairs else PairSet(log.folder, (), card)

@@ -100,6 +100,11 @@ class PairQueue(Generic[Taken]):
                     left, since_s = self._number, time.monotonic()
             return not self._number
 
+    @property
+    def left(self) -> int:
+        """Pairs that are not yet checked and written."""
+        return self._number
+
     def _has_room(self, pair_bytes: int) -> bool:
         with self._changed:
             return self.failure is None and (not self._number or self._held + pair_bytes <= self._limit)

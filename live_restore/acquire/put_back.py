@@ -45,6 +45,9 @@ class PutBack:
 
     def _try(self, what: str, act: Callable[..., Any]) -> None:
         try:
-            act()
+            try:
+                act()
+            except KeyboardInterrupt:  # an impatient Ctrl-C must not leave the light on
+                act()
         except Exception as error:  # whatever a driver, or the bridge to Java, may raise
             self.problems.append(f"{what} could not be put back, look after it yourself: {error}")

@@ -103,6 +103,31 @@ def light_settings(light: Light | None, power: float | str | None, core: Any) ->
     return [(device, name, value) for device, name, value in core.getConfigData(light.group, power)]
 
 
+def check_settings(settings: Iterable[Setting], core: Any) -> None:
+    """Make sure that the devices have these properties and can take these values.
+
+    Raises
+    ------
+    ConfigError
+        If a device or property does not exist, or the value is none that it takes.
+    """
+    for device, name, value in settings:
+        devices = _words(core.getLoadedDevices())
+        if device not in devices:
+            raise ConfigError(f"the microscope has no device {device!r}; {_cure(device, devices)}")
+        names = _words(core.getDevicePropertyNames(device))
+        if name not in names:
+            raise ConfigError(f"device {device!r} has no property {name!r}; {_cure(name, names)}")
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if core.hasPropertyLimits(device, name):
+            low, high = float(core.getPropertyLowerLimit(device, name)), float(core.getPropertyUpperLimit(device, name))
+            if number is None or not low <= number <= high:
+                raise ConfigError(f"{device}-{name} = {value} is asked for and it takes {low:g} to {high:g}; choose one of these")
+
+
 def _words(found: Any) -> list[str]:
     """Read a list of names, Java's too."""
     return list(found) if isinstance(found, (list, tuple)) else [found.get(k) for k in range(found.size())]

@@ -81,7 +81,7 @@ def train(
     ] = False,
     simulate: Annotated[
         bool,
-        typer.Option("--high-light-only", help="PAIRS hold high-light images only: low light is simulated (see [simulate])."),
+        typer.Option("--high-light-only", help="PAIRS hold high-light images only: low light is simulated (see \\[simulate])."),
     ] = False,
     photons: Annotated[
         str | None,
@@ -142,8 +142,12 @@ def train(
         overwrite=overwrite,
         name=name,
     )
-    with TrainingView(err, folder_of(output) / "progress.png") as view:
-        outcome = carry_out(task, view, since)
+    try:
+        with TrainingView(err, folder_of(output) / "progress.png") as view:
+            outcome = carry_out(task, view, since)
+    except KeyboardInterrupt:
+        err.print("[yellow]stopped; the same command goes on from here[/]")
+        raise typer.Exit(130) from None
     if outcome is not None:
         print_trained(out, outcome)
 
@@ -160,7 +164,7 @@ def _options(
     from live_restore.training.material import dimensions
     from live_restore.training.options import TrainingOptions
     from live_restore.training.presets import preset
-    from live_restore.training.start import as_preset, check_trainable, continued
+    from live_restore.training.start import as_preset, check_trainable, continued, gentler
 
     begun = open_package(start) if start else None
     if file is not None:
@@ -176,7 +180,7 @@ def _options(
         kind, n_dim = as_preset(begun)
         if network not in (None, kind):
             raise ValueError(f"model '{begun.name}' is a {kind} network; leave out --network {network}, or --from")
-        return continued(preset(kind, n_dim, name or "quick", probabilistic).changed(**words), begun)
+        return continued(gentler(preset(kind, n_dim, name or "quick", probabilistic)).changed(**words), begun)
     kind = network or "care"
     # every network learns from pairs of its own number of axes; which one is known when one is open
     n_dim = dimensions(folders, preset(kind, 2).changed(**words))

@@ -161,6 +161,7 @@ class _Scorer:
         low, high = pair.read()
         if low.shape != high.shape:
             raise PairError(f"pair '{pair.name}': low has shape {low.shape}, high {high.shape}; both need the same")
+        self.restorer.reset()  # every pair on its own: a rolling range would follow from one field to the next
         restored = self.restorer.restore(low.reshape(1, -1, *low.shape[-2:]))
         if restored.pixels.size != low.size:
             raise ModelError(

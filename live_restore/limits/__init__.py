@@ -13,6 +13,7 @@ What stands under ``limits`` of a package, every entry a number, those absent th
                                                less than 0.25 dB PSNR, or nothing in SSIM
 ``photons_high``, ``snr_high``                 above, it no longer helps
 ``photons_invents``, ``snr_invents``           below, false structure covers more than 0.5 % of the area
+``always_invents``                             1 where it does at any light that was tested; else absent
 ``photons_resolves``, ``snr_resolves``         below, detail must be twice as coarse as at high light to be resolved
 ``photons_smooths``, ``snr_smooths``           above, raw contradicts the restored image on more than 0.5 % of the area
 ``resolution_px``, ``resolution_um``           period of the finest detail that is resolved at high light

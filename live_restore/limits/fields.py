@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from live_restore.acquire.simulate.specimen import KINDS, example_field
-from live_restore.errors import ImageError
+from live_restore.errors import ImageError, PairError
 from live_restore.intensity import Pixels
 from live_restore.limits.light import Field, crop, field_of
 from live_restore.models.facts import ModelFacts
 from live_restore.models.package import ModelPackage
 from live_restore.records.images import Image, find_inputs, open_images
+from live_restore.records.pairs import LINES, read_pairs
 
 # Seeds of fields that no bundled network was trained or scored on.
 _DEMO_SEED = 2_000_000
@@ -77,13 +78,15 @@ def read_fields(
     axes: str | None = None,
     offset_adu: float | None = None,
     pixel_size_um: float | None = None,
+    channel: str | None = None,
 ) -> list[Field]:
     """Read high-light images and cut the busiest place out of each.
 
     Parameters
     ----------
     paths : sequence of Path
-        Images, or folders of them; of a folder of pairs, its ``high`` ones are taken.
+        Images, or folders of them; of a folder of pairs, its ``high`` ones are taken: where its log says which are held out,
+        only those, for training has learnt the others by heart.
     number : int
         Most of them; evenly spread over all there are, one volume of each.
     size, planes : int
@@ -94,13 +97,17 @@ def read_fields(
         Counts without light; None: the darkest pixels of each image.
     pixel_size_um : float or None
         Where the files do not say.
+    channel : str or None
+        Of the model: of a folder of pairs with several channels, those of this one are taken.
 
     Raises
     ------
     ImageError
         If one cannot be read, shows nothing, is too small or has too few planes.
+    PairError
+        If a folder of pairs cannot be read.
     """
-    found = find_inputs([path / "high" if (path / "high").is_dir() else path for path in paths])
+    found = find_inputs([image for path in paths for image in _highs(path, channel)])
     chosen = [found[round(place)] for place in np.linspace(0, len(found) - 1, min(number, len(found)))]
     fields: list[Field] = []
     for path in chosen:
@@ -112,6 +119,17 @@ def read_fields(
                 if len(fields) == number:
                     return fields
     return fields
+
+
+def _highs(path: Path, channel: str | None) -> list[Path]:
+    """Say where the high-light images are; of pairs with a log, those that are accepted, and held out if any are."""
+    if not (path / LINES).is_file():
+        return [path / "high" if (path / "high").is_dir() else path]
+    pairs = read_pairs(path)
+    chosen = pairs.of(channel) if any(pair.channel == channel for pair in pairs.accepted) else pairs.accepted
+    if not chosen:
+        raise PairError(f"none of the {len(pairs.pairs)} pairs in {path} is accepted; give others, or high-light images")
+    return [pair.high for pair in chosen if pair.split == "held-out"] or [pair.high for pair in chosen]
 
 
 def _volumes(images: Sequence[Image]) -> Iterator[tuple[str, Pixels, float | None]]:

@@ -182,6 +182,7 @@ def _fields(package: ModelPackage, chosen: Choices) -> list[Field]:
         axes=chosen.axes,
         offset_adu=offset_adu,
         pixel_size_um=chosen.pixel_size_um,
+        channel=package.facts.channel,
     )
 
 

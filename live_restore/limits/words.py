@@ -20,6 +20,7 @@ _WITH_SPREAD = ("low", "invents", "resolves")
 def facts_of(limits: Limits, pixel_size_um: float | None = None) -> dict[str, float]:
     """Say them as a package does; see `live_restore.limits` for what the entries are."""
     facts = {"best_gain_db": limits.best_gain_db} | ({} if limits.helps else {"never_helps": 1.0})
+    facts |= {"always_invents": 1.0} if limits.invents_below.at == math.inf else {}
     for name, called in _LIGHT:
         point = getattr(limits, name)
         if point.found:

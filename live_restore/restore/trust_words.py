@@ -127,6 +127,12 @@ def regime(figures: Mapping[str, Any], light_levels: Mapping[str, float]) -> str
     return ""
 
 
+_AT_ANY_LIGHT = {
+    "never_helps": "help at no light (live-restore limits); look at the raw image, or train it anew",
+    "always_invents": "invent structure at any light (live-restore limits); look at the raw image beside it",
+}
+
+
 def beyond_limits(figures: Mapping[str, Any], limits: Mapping[str, float]) -> str:
     """Say whether the light is outside of where the model was found to be of use.
 
@@ -145,8 +151,9 @@ def beyond_limits(figures: Mapping[str, Any], limits: Mapping[str, float]) -> st
     snr = figures.get("snr")
     if not limits or snr is None or figures.get("gain_known") is False:
         return ""
-    if limits.get("never_helps"):
-        return "this model was found to help at no light (live-restore limits); look at the raw image, or train it anew"
+    for flag, sentence in _AT_ANY_LIGHT.items():
+        if limits.get(flag):
+            return f"this model was found to {sentence}"
     low, invents, high = (limits.get(f"snr_{name}") for name in ("low", "invents", "high"))
     if low is not None and snr * _SNR_MARGIN < low:
         more = ", and it invents structure below" + f" {invents:.2g}" if invents is not None and invents > snr else ""

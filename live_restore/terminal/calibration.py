@@ -47,6 +47,7 @@ class PairBar:
             self._progress.console.print(f"[yellow]rejected:[/] {escape(report.reason)}")
             self._reason = report.reason
         what = "[yellow]waiting for the disk[/]" if report.waiting else escape(report.name) or "pairs"
+        what = "[yellow]writing what was taken; Ctrl-C again loses it[/]" if report.stopping else what
         what = "measuring the camera" if report.measuring else what
         unit = f"pairs, {report.rejected} rejected" if report.rejected else "pairs"
         self._progress.update(self._task, description=what, completed=report.done, total=report.total, unit=unit)

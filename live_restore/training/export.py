@@ -239,7 +239,7 @@ def _score(draft: Path, trial: Trial, listener: TrainingListener) -> Evaluation 
     listener.said(f"scoring {len(trial.pairs)} held-out pair(s) as they will be served")
     baselines = scoring_seconds(len(trial.pairs) * trial.pairs[0].read()[0].size) < trial.seconds
     until = time.monotonic() + trial.seconds
-    pairs = evenly(trial.pairs)
+    pairs = trial.pairs if math.isinf(until) else evenly(trial.pairs)
     try:
         return evaluate(open_package(draft), pairs, noise=trial.camera, baselines=baselines, until=until)
     except (ImageError, ValueError) as error:

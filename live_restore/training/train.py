@@ -78,6 +78,8 @@ class Task:
         Replace a package that is there already.
     name : str or None
         Of the model; None: that of the output.
+    scored : bool
+        Whether the package is scored on the held-out pairs and gets a report.
     """
 
     folders: Sequence[Path]
@@ -91,6 +93,7 @@ class Task:
     fresh: bool = False
     overwrite: bool = False
     name: str | None = None
+    scored: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,6 +249,8 @@ class _Run:
         return Outcome(package, evaluation, self._history)
 
     def _pairs_to_score(self) -> Sequence[Pair]:
+        if not self._task.scored:
+            return ()
         if self._options.simulate is None:
             return self._chosen.held_out
         return expose_pairs(self._material.judged, self._material.looked_at, self._folder / "exposed")

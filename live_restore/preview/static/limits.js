@@ -6,6 +6,7 @@ import { number } from "./words.js";
 /** Whether the light suffices, in words; nothing where the model's limits were not measured. */
 export function limitWords(snr, limits = {}) {
   if (limits.never_helps) return "this model was found to help at no light";
+  if (limits.always_invents) return "this model was found to invent at any light";
   const { snr_low: low, snr_invents: invents, snr_high: high } = limits;
   if (!Number.isFinite(snr) || [low, invents, high].every((limit) => limit === undefined)) return "";
   if (snr < low) return `too little: restoring helps from SNR\u00a0${number(low, 2)}`;
