@@ -188,8 +188,11 @@ def run_learn(
     """
     from live_restore.acquire.simulate.microscope import demo_core
 
+    if folder.exists() and any(folder.iterdir()):  # pairs and models of another specimen would have a say
+        folder = _free(folder)
+        listener.say(f"there is a demo already; this one goes into {folder}")
     folder.mkdir(parents=True, exist_ok=True)
-    rig, package, seconds = folder / "rig.toml", _free(folder / "learned.bioimageio"), _Clock()
+    rig, package, seconds = folder / "rig.toml", folder / "learned.bioimageio", _Clock()
     config, plan = _written(folder, seed, positions, points)
     listener.say("growing cells under the demo microscope")
     core = demo_core(config)

@@ -125,7 +125,12 @@ def rollback(
     if not standing:
         raise ConfigError(f"nothing was promoted for {promotions.channel}; there is nothing to take back")
     before = standing[-2] if len(standing) > 1 else None
-    path = fallback if before is None else promotions.path(before)
+    path = fallback if before is None else promotions.folder / before.package
+    if before is not None and path is not None and not path.exists():
+        raise ConfigError(
+            f"what served {promotions.channel} before, {path}, is gone, so {standing[-1].model} goes on; restore it from a "
+            "backup, or promote another model: live-restore promote"
+        )
     if path is None:
         model, sha256 = "", ""
         swapped = (

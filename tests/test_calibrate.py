@@ -1,6 +1,7 @@
 """Calibrations from beginning to end, through both engines, on the demo microscope: each in a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -72,7 +73,7 @@ name = "DAPI"
 high = { exposure_ms = 50.0, power = 20.0 }
 """
 BEGIN = """
-import json, sys, _thread
+import json, sys, threading, _thread
 from pathlib import Path
 from live_restore.acquire.calibrate import calibrate
 from live_restore.acquire.calibration import read_calibration
@@ -247,8 +248,14 @@ def test_bleaching_and_drift_are_measured(folder):
 @pytest.mark.parametrize(
     ("light", "reason"),
     [
-        ('device = "Lasr"\nproperty = "Power"', "the microscope has no device 'Lasr'; did you mean Laser?"),
-        ('device = "Laser"\nproperty = "Powr"', "device 'Laser' has no property 'Powr'; did you mean Power?"),
+        (
+            'device = "Lasr"\nproperty = "Power"\nlow = { power = 2.0 }\nhigh = { power = 9.0 }',
+            "the microscope has no device 'Lasr'; did you mean Laser?",
+        ),
+        (
+            'device = "Laser"\nproperty = "Powr"\nlow = { power = 2.0 }\nhigh = { power = 9.0 }',
+            "device 'Laser' has no property 'Powr'; did you mean Power?",
+        ),
         ('low = { power = "two" }', "Laser-Power = two is asked for and it takes 0 to 100"),
     ],
 )
@@ -312,7 +319,7 @@ def test_ctrl_c_ends_it_and_keeps_what_was_taken(folder, engine):
         """
         core = demo_core(config)
         def press(now):
-            if now.done == 6:
+            if now.done == 6 and not now.stopping:
                 _thread.interrupt_main()
         done = calibrate(plan, config, engine=engine, core=core, progress=press)
         print(json.dumps([done.planned, done.stopped, len(done.pairs.pairs), stands(core), dict(done.pairs.card)]))

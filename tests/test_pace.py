@@ -1,14 +1,18 @@
 """How many threads a step takes: found out while training, quiet or busy, and batches drawn ahead of it."""
 
+import numpy as np
 import pytest
 import torch
+from training_folders import tiny
 
 from live_restore.training.ahead import Ahead
 from live_restore.training.arithmetic import Arithmetic
-from live_restore.training.fit import Terms, fit
+from live_restore.training.fit import fit
 from live_restore.training.held_out import HeldOut, HeldOutImage
 from live_restore.training.pace import HOLD_S, Pace
+from live_restore.training.patches import Batch
 from live_restore.training.start import build_start
+from live_restore.training.terms import Terms
 
 
 def settle(pace, seconds, steps=60):
@@ -76,6 +80,14 @@ def test_batches_are_drawn_ahead_in_their_order():
     assert drawn.asked[:6] == list(range(6))
 
 
+class Halved:
+    """The target is the low image, halved."""
+
+    def draw(self, step):
+        low = np.random.default_rng(step).random((4, 1, 16, 16), np.float32)
+        return Batch(low, low / 2)
+
+
 class Broken:
     def draw(self, step):
         raise OSError(f"the disk of step {step} is gone")
@@ -87,15 +99,12 @@ def test_what_goes_wrong_while_drawing_is_said():
 
 
 def test_a_fit_that_may_choose_leaves_a_possible_number_of_threads():
-    from test_training import Made
-    from training_folders import tiny
-
     options = tiny().with_minutes(0.01)
-    image = Made().draw(0).low[0, 0]
+    image = Halved().draw(0).low[0, 0]
     held_out, before = HeldOut([HeldOutImage("made", image, image / 2)]), torch.get_num_threads()
     terms = Terms(arithmetic=Arithmetic(torch.device("cpu"), "f32", 2), seconds=0.5, most_threads=2)
     try:
-        fitted = fit(build_start(options, 0), Made(), held_out, options.fit, terms)
+        fitted = fit(build_start(options, 0), Halved(), held_out, options.fit, terms)
         assert torch.get_num_threads() in (1, 2)
         assert fitted.steps > 0
     finally:

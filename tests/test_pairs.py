@@ -416,6 +416,17 @@ def test_a_check_is_kept_when_asked(tmp_path):
     assert check_pairs(kept).accepted == check_pairs(kept).accepted
 
 
+def test_files_that_came_after_a_check_are_named_with_the_cure(tmp_path):
+    folder = write(tmp_path / "others", {"P0_1": (LOW, HIGH), "P1_1": (LOW, HIGH)})
+    write_check(check_pairs(read_pairs(folder)))
+    write(folder, {"P2_1": (LOW, HIGH)})
+    found = read_pairs(folder)
+    assert len(found.pairs) == 2
+    assert "low/P2_1.tif, high/P2_1.tif: came after a check wrote pairs.jsonl" in found.notes[0]
+    (folder / "pairs.jsonl").unlink()
+    assert len(read_pairs(folder).pairs) == 3
+
+
 def test_a_check_of_our_own_folder_keeps_what_only_the_sandwich_told(tmp_path):
     low, high = pair(field=FIELD)
     with PairLog(tmp_path, "dish") as log:

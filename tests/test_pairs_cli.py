@@ -1,5 +1,6 @@
 """`live-restore pairs check` and `show`: any folder of pairs, in words and as a picture."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 import tifffile
 from matplotlib.image import imread
 from pair_folders import cells, pair, write
+from rich.console import Console
 
 from live_restore.cli import main
 from live_restore.pairs.check import check_pairs
 from live_restore.pairs.contact_sheet import contact_sheet
 from live_restore.records.pairs import read_pairs
+from live_restore.terminal.pairs import print_check
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +119,13 @@ def test_a_sheet_is_a_figure(folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["pairs", "show", str(folder), "-o", str(tmp_path / "sheet.jpg")])
     assert "a figure is .png or .pdf" in " ".join(capsys.readouterr().err.split())
+
+
+def test_figures_are_whole_in_a_narrow_window(folder):
+    check = check_pairs(read_pairs(folder))
+    narrow = Console(file=io.StringIO(), width=60)
+    print_check(narrow, check)
+    text = narrow.file.getvalue()
+    assert "…" not in text
+    rows = [line for line in text.splitlines() if line.rstrip().endswith(("good", "rejected"))]
+    assert len(rows) == len(check.checked), "a line per pair"

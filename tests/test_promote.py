@@ -16,9 +16,10 @@ from live_restore.errors import ConfigError, PairError, WireError
 from live_restore.evaluation.gate import Verdict, compare, held_out_pairs, judge, kept_calibrations
 from live_restore.evaluation.scores import Bias
 from live_restore.launch import start_restore_process, stop_restore_process
-from live_restore.models.package import open_package
+from live_restore.models.package import LEARNED_FROM, open_package
 from live_restore.promote import promote, rollback, swap
 from live_restore.records.pair_log import PairLog
+from live_restore.records.pairs import file_sha256
 from live_restore.records.promotions import Promotion, Promotions, channels_with_promotions
 from live_restore.restore.noise import CameraNoise
 from live_restore.serving.models import ModelChoice
@@ -150,6 +151,20 @@ def test_models_are_compared_on_every_calibration(rig, models):
     assert [sentence.split(":")[0] for sentence in back.against] == ["monday", "tuesday"]
     same = judge(good, good, calibrations)
     assert same.against == ("this very network serves already",) and not same.standings
+
+
+def test_no_model_is_judged_by_what_it_has_learned_from(rig, models, tmp_path):
+    calibrations, _ = kept_calibrations(rig.parent / "pairs", (), "FITC")
+    monday, tuesday = calibrations["monday"], calibrations["tuesday"]
+    learned = shutil.copytree(models["good"], tmp_path / "learned")
+    (learned / LEARNED_FROM).write_text(f"{file_sha256(monday[0].low)}\n", encoding="utf-8")
+    verdict = judge(ModelChoice("FITC", learned), ModelChoice("FITC", models["weak"]), calibrations)
+    assert [one.pairs for one in verdict.standings] == [len(monday) - 1, len(tuesday)]
+    assert verdict.notes == ("monday: 1 of 2 held-out pairs are left out, for a model has learned from them",)
+    said = "".join(f"{file_sha256(pair.low)}\n" for pair in (*monday, *tuesday))
+    (learned / LEARNED_FROM).write_text(said, encoding="utf-8")
+    with pytest.raises(PairError, match="learned from every held-out pair"):
+        judge(ModelChoice("FITC", learned), None, calibrations)
 
 
 # --- which calibrations have a say ------------------------------------------------------------------------------------
@@ -301,6 +316,17 @@ def test_what_was_promoted_must_stay_what_it_was(rig, models, capsys):
     shutil.copytree(models["good"], copy)
     with pytest.raises(ConfigError, match=r"has another network .* than the one promoted for FITC on 20"):
         served(rig)
+
+
+def test_what_served_before_is_gone(tmp_path, models):
+    promotions = Promotions(tmp_path, "FITC")
+    first, second = (promotions.take(models[name]) for name in ("weak", "good"))
+    for path, name in ((first, "the weak one"), (second, "the good one")):
+        promotions.add(Promotion("promoted", path.name, name))
+    shutil.rmtree(first)
+    with pytest.raises(ConfigError, match=r"is gone, so the good one goes on; .* or promote another model"):
+        rollback(promotions, lambda path: ModelChoice("FITC", path), None)
+    assert promotions.serving.package == second.name
 
 
 def test_without_a_configuration(tmp_path, models, monkeypatch, capsys):

@@ -17,6 +17,7 @@ from live_restore.frames import FrameInfo, Volume, VolumeKey
 from live_restore.ledger import balanced
 from live_restore.records.pairs import read_pairs
 from live_restore.records.runs import RunFolder
+from live_restore.restore.procedures import interpolate_z
 from live_restore.server import Server
 from live_restore.serving.reference import MOST_PIXELS, Low, Match, References, compare
 
@@ -119,6 +120,14 @@ def test_finer_planes_are_compared_where_raw_ones_lie_and_finer_pixels_not_at_al
     assert compare(match)["psnr_db"] > 100 and compare(match)["ssim"] == 1
     doubled = np.ones((3, 128, 128), np.float32)
     assert compare(Match(replace(match.low, restored=doubled), match.high))["psnr_db"] is None
+
+
+@pytest.mark.parametrize(("planes", "factor"), [(3, 3), (4, 2.5)])
+def test_of_planes_made_finer_before_the_network_both_ends_stay_where_they_are(planes, factor):
+    low, high = cells(planes=planes, size=64)
+    finer = interpolate_z(high[None], factor)[0]
+    match = Match(Low(a_volume(pixels=low), finer, interpolated=True), a_volume(light="high", pixels=high))
+    assert compare(match)["psnr_db"] > 100
 
 
 def test_a_large_volume_takes_no_longer_than_a_million_pixels():

@@ -20,7 +20,7 @@ from pymmcore_plus import CMMCorePlus
 
 from live_restore.acquire.acquisition import read_acquisition
 from live_restore.acquire.raw_dataset import RawDataset
-from live_restore.acquire.rig import check_camera, check_presets, light_settings, open_core
+from live_restore.acquire.rig import check_camera, check_presets, check_settings, light_settings, open_core
 from live_restore.acquire.run import check_space, run
 from live_restore.acquire.simulate.microscope import demo_config, demo_core
 from live_restore.config import HardwareConfig, Light
@@ -292,6 +292,16 @@ def test_presets_and_powers_that_do_not_exist(core):
         check_presets([("Channel", "FTIC")], core)
     with pytest.raises(ConfigError, match=r"group 'Light' has no preset 'zzz'; it has high, low"):
         light_settings(Light(group="Light", low="low", high="high"), "zzz", core)
+
+
+def test_devices_properties_and_values_that_do_not_exist(core):
+    check_settings([("Laser", "Power", 2.0), ("Laser", "Power", "100")], core)
+    with pytest.raises(ConfigError, match=r"no device 'Lasr'; did you mean Laser\?"):
+        check_settings([("Lasr", "Power", 2.0)], core)
+    with pytest.raises(ConfigError, match=r"'Laser' has no property 'Powr'; did you mean Power\?"):
+        check_settings([("Laser", "Powr", 2.0)], core)
+    with pytest.raises(ConfigError, match=r"Laser-Power = 101 is asked for and it takes 0 to 100"):
+        check_settings([("Laser", "Power", 101)], core)
 
 
 def test_what_makes_the_light(core):

@@ -485,7 +485,7 @@ def test_options_choose_the_source(pairs, tmp_path):
     source = open_source(found.pairs, simulated)
     assert source.frozen is not None
     assert open_source(found.pairs[:1], simulated, frozen=source.frozen).frozen is source.frozen
-    assert PatchSampler(source, options.sampling).draw(0).low.shape == (8, 1, 96, 96)
+    assert PatchSampler(source, options.sampling).draw(0).low.shape == (8, 1, *options.sampling.patches[0])
     window = (slice(0, 64), slice(0, 64))
     judged = open_source(pairs, options, CAMERA, held_out=True)
     assert np.array_equal(*(judged.cut(0, window, np.random.default_rng(seed))[0] for seed in (1, 2)))

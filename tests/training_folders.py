@@ -2,10 +2,12 @@
 
 import signal
 
+import torch
 from pair_folders import cells, pair, write
 
 from live_restore.config import check
 from live_restore.training.options import TrainingOptions
+from live_restore.training.start import start_from
 from live_restore.training.train import Task, train
 
 NETS = {
@@ -64,6 +66,16 @@ class HeardSecond(Heard):
     def validated(self, history, examples):
         if history[-1].member == 1:
             super().validated(history, examples)
+
+
+def weights_of(package):
+    """The trained weights, by the names of torch."""
+    return start_from(package).weights
+
+
+def same(some, others):
+    """Whether all weights are equal, bit for bit."""
+    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
 
 
 def ctrl_c():

@@ -292,9 +292,9 @@ class _Desk:
 def _written(queue: PairQueue[TakenPair], desk: _Desk, stopped: bool) -> tuple[bool, bool]:
     """Wait until complete pairs are on the disk: whether somebody stopped it, and whether all are. A second Ctrl-C gives up."""
     while True:
-        if stopped:
-            desk.stops()
         try:
+            if stopped:
+                desk.stops()
             return stopped, queue.close()
         except KeyboardInterrupt:
             if stopped:

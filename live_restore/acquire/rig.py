@@ -125,7 +125,9 @@ def check_settings(settings: Iterable[Setting], core: Any) -> None:
         if core.hasPropertyLimits(device, name):
             low, high = float(core.getPropertyLowerLimit(device, name)), float(core.getPropertyUpperLimit(device, name))
             if number is None or not low <= number <= high:
-                raise ConfigError(f"{device}-{name} = {value} is asked for and it takes {low:g} to {high:g}; choose one of these")
+                raise ConfigError(
+                    f"{device}-{name} = {value} is asked for and it takes {low:g} to {high:g}; choose one of these"
+                )
 
 
 def _words(found: Any) -> list[str]:

@@ -21,7 +21,7 @@ from live_restore.acquire.mda_run import run_mda
 from live_restore.acquire.planned import PlannedFrame, Setting
 from live_restore.acquire.pycromanager_frames import promise_of
 from live_restore.acquire.raw_dataset import FILE_BYTES
-from live_restore.acquire.rig import check_camera, check_presets, light_settings, open_core
+from live_restore.acquire.rig import check_camera, check_presets, check_settings, light_settings, open_core
 from live_restore.config import HardwareConfig
 from live_restore.errors import AcquisitionError, ConfigError
 
@@ -169,7 +169,7 @@ def _prepare(plan: AcquisitionPlan, config: HardwareConfig, core: Any, directory
     frames = list(plan.frames(home, (width * pixel_um, height * pixel_um)))
     check_presets({(frame.group, frame.preset) for frame in frames if frame.group}, core)
     for power in {frame.power for frame in frames}:
-        light_settings(config.light, power, core)
+        check_settings(light_settings(config.light, power, core), core)
     check_space(directory, len(frames) * width * height * 2)
     core.setCircularBufferMemoryFootprint(_buffer_mb(config, frames, width * height * 2))
     interval = getattr(plan.sequence.time_plan, "interval", None)

@@ -210,6 +210,8 @@ def promote(
     with Bars(err) as bars:
         noise = camera_noise(rig.camera) if rig else None
         verdict = judge(new, old, calibrations, noise, lambda done, total: bars.step("judging", done, total, "images"))
+    for note in verdict.notes:
+        err.print(f"[yellow]note:[/] {escape(note)}")
     print_verdict(out, err, verdict)
     done, swapped = put_to_work(
         journal, new, verdict, force=force, why=why, address=address or (rig.serve.address if rig else None), keys=_keys(keys)

@@ -109,7 +109,7 @@ def train(
     """
     since = time.monotonic()
     from live_restore.terminal.training import TrainingView, print_trained
-    from live_restore.training.checkpoint import folder_of
+    from live_restore.training.checkpoint import CHECKPOINT, folder_of
     from live_restore.training.train import Task
     from live_restore.training.train import train as carry_out
 
@@ -146,7 +146,8 @@ def train(
         with TrainingView(err, folder_of(output) / "progress.png") as view:
             outcome = carry_out(task, view, since)
     except KeyboardInterrupt:
-        err.print("[yellow]stopped; the same command goes on from here[/]")
+        kept = (folder_of(output) / CHECKPOINT).exists()
+        err.print(f"[yellow]stopped; {'the same command goes on from here' if kept else 'nothing was kept yet'}[/]")
         raise typer.Exit(130) from None
     if outcome is not None:
         print_trained(out, outcome)

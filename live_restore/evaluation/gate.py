@@ -24,7 +24,7 @@ from live_restore.evaluation.evaluate import evaluate
 from live_restore.evaluation.scores import Evaluation
 from live_restore.models.package import open_package
 from live_restore.records.pair_positions import split_positions
-from live_restore.records.pairs import LINES, Pair, read_pairs
+from live_restore.records.pairs import LINES, Pair, file_sha256, read_pairs
 from live_restore.restore.noise import CameraNoise
 from live_restore.serving.models import ModelChoice
 
@@ -220,11 +220,14 @@ def judge(
 
     Raises
     ------
-    ModelError, PairError, ImageError, EngineError, ValueError
+    PairError
+        If a model has learned from all of them.
+    ModelError, ImageError, EngineError, ValueError
         If a model cannot be opened or a pair cannot be restored.
     """
     if old is not None and open_package(new.package).onnx_sha256 == open_package(old.package).onnx_sha256:
         return Verdict((), same=True)
+    calibrations, notes = _unseen(calibrations, [choice for choice in (new, old) if choice is not None])
     pairs = [pair for chosen in calibrations.values() for pair in chosen]
     told = _Told(listener, len(pairs) * (1 if old is None else 2))
     news = _evaluated(new, pairs, noise, told)
@@ -235,7 +238,34 @@ def judge(
         first += len(chosen)
         mine = replace(news, scores=news.scores[here])
         standings.append(compare(name, mine, None if olds is None else replace(olds, scores=olds.scores[here])))
-    return Verdict(tuple(standings))
+    return Verdict(tuple(standings), notes=notes)
+
+
+def _unseen(
+    calibrations: Mapping[str, Sequence[Pair]], choices: Sequence[ModelChoice]
+) -> tuple[dict[str, Sequence[Pair]], tuple[str, ...]]:
+    """Leave out the pairs that either model has learned from; nobody is judged by those.
+
+    Raises
+    ------
+    PairError
+        If none are left.
+    """
+    seen = frozenset().union(*(open_package(choice.package).learned_from() for choice in choices))
+    kept: dict[str, Sequence[Pair]] = {}
+    notes = []
+    for name, pairs in calibrations.items():
+        fresh = [pair for pair in pairs if not seen or file_sha256(pair.low) not in seen]
+        if left := len(pairs) - len(fresh):
+            notes.append(f"{name}: {left} of {len(pairs)} held-out pairs are left out, for a model has learned from them")
+        if fresh:
+            kept[name] = fresh
+    if not kept:
+        raise PairError(
+            "the models have learned from every held-out pair of the calibrations that are kept: nothing is left to judge by; "
+            "take a new calibration, or train without the held-out pairs (leave out --held-out-from and --held-out)"
+        )
+    return kept, tuple(notes)
 
 
 class _Told:

@@ -43,9 +43,12 @@ from live_restore.models.tensors import (
 FloatArray = NDArray[np.float32]
 
 _OUR_FILES = {DESCRIPTION_NAMES[0], README_NAME, WEIGHTS_NAME, TEST_INPUT_NAME, TEST_OUTPUT_NAME}
+# The sha256 of every low-light image that the network has learned from, a line each: nobody is to be judged by those.
+LEARNED_FROM = "learned_from.txt"
 # What training and the search for limits lay beside them, for people.
 EXTRA_NAMES = frozenset(
     {"training.toml", "history.json", "evaluation.json", "report.html", "limits.json", "limits.html", "limits.png"}
+    | {LEARNED_FROM}
 )
 _FACTS_FORMAT = 1
 
@@ -89,6 +92,12 @@ class ModelPackage:
     def test_input(self) -> FloatArray:
         """Read the test input in network units, (N, C, [Z,] Y, X) float32."""
         return input_from_file(self.files.read_array(self.test_input_name).astype(np.float32), self.facts)
+
+    def learned_from(self) -> frozenset[str]:
+        """Read the sha256 of the low-light images that it has learned from; empty where nobody wrote them down."""
+        if LEARNED_FROM not in self.files.names():
+            return frozenset()
+        return frozenset(self.files.read(LEARNED_FROM).decode().split())
 
     def test_output(self) -> FloatArray:
         """Read what the bare graph made of `test_input`, (N, C or 2 C, [Z,] Y, X) float32."""

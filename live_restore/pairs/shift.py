@@ -36,7 +36,8 @@ _SMALLEST_PX = 16
 # A larger part of the field says nothing more of the shift of the whole; of single planes, half of that each way will do.
 _MOST_PX, _COARSE = 1024, 8
 _SPIKE_SD = 8.0
-_MOST_PLANES = 8
+# Of three planes a single one has neighbours on both sides: what it is most like there is chance.
+_LEAST_PLANES, _MOST_PLANES = 4, 8
 _BLOCK_PX, _MOST_BLOCKS, _REACH_PX = 96, 14, 8
 # A shift is believed, and a block looked at, if the likeness there is this far above the noise; a block has moved if its new
 # place is better by so much.
@@ -63,11 +64,6 @@ class Shift:
 
     def __bool__(self) -> bool:
         return bool(self.px)
-
-    @property
-    def sideways_px(self) -> float:
-        """Length in y and x; 0 if it cannot be measured."""
-        return math.hypot(*self.px[-2:]) if self.px else 0.0
 
 
 def measure_shift(low: Pixels, high: Pixels) -> Shift:
@@ -196,7 +192,7 @@ def _sideways(low: FloatArray, high: FloatArray) -> Shift:
 
 def _along_z(low: Pixels, high: Pixels, flat: Shift) -> tuple[float, float]:
     """Measure the shift in planes, and its error: which planes of high, or what lies between two of them, low is most like."""
-    reach = min(_MOST_PLANES, len(low) // 2) if len(low) > 2 else 0
+    reach = min(_MOST_PLANES, len(low) // 2) if len(low) >= _LEAST_PLANES else 0
     if reach < 1:
         return 0.0, math.inf
     first, second = _planes(low, high, flat)

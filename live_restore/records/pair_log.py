@@ -2,7 +2,7 @@
 
 Receives pairs and what was measured on them; hands on the folder that `live_restore.records.pairs` describes. Both files of a
 pair are written under temporary names, put in place together, and then said in one line that the disk has: a process that is
-killed loses at most the pair in flight. It does not know how a pair is judged.
+killed loses no pair whose line is there. It does not know how a pair is judged.
 """
 
 import statistics

@@ -141,7 +141,8 @@ def read_pairs(folder: Path, position: str | None = None) -> PairSet:
     -------
     PairSet
         A file without its partner, and two files of one name, are pairs that are not accepted, with the reason. Files that
-        no line of a pair log mentions are no pairs: an acquisition was killed while it wrote them; a note names them.
+        no line of a pair log mentions are no pairs: an acquisition was killed while it wrote them, or somebody laid them
+        beside a folder that was checked; a note names them.
 
     Raises
     ------
@@ -210,7 +211,8 @@ def _logged(folder: Path, lines: Sequence[Mapping[str, Any]]) -> PairSet:
     by_name = {str(line["name"]): line for line in lines if isinstance(line.get("name"), str)}
     pairs = [_told(folder, line) for line in by_name.values()]
     said = {path.resolve() for pair in pairs for path in (pair.low, pair.high)}
-    return PairSet(folder, _ordered(pairs), _card(folder), _strangers(folder, said))
+    taken_here = any("written_unix_s" in line for line in lines)
+    return PairSet(folder, _ordered(pairs), _card(folder), _strangers(folder, said, taken_here))
 
 
 def _told(folder: Path, line: Mapping[str, Any]) -> Pair:
@@ -237,13 +239,15 @@ def _told(folder: Path, line: Mapping[str, Any]) -> Pair:
     return pair
 
 
-def _strangers(folder: Path, said: set[Path]) -> tuple[str, ...]:
+def _strangers(folder: Path, said: set[Path], taken_here: bool) -> tuple[str, ...]:
     """Name the files of low and high that no line mentions."""
     sides = [side for name in ("low", "high", "gt", "raw") if (side := _subfolder(folder, name))]
     strange = [path.relative_to(folder).as_posix() for side in sides for path in _tiffs(side) if path.resolve() not in said]
     if not strange:
         return ()
-    return (f"{_named(strange)}: no line in {LINES}; the acquisition was killed while writing them, so they are left out",)
+    if taken_here:
+        return (f"{_named(strange)}: no line in {LINES}; the acquisition was killed while writing them, so they are left out",)
+    return (f"{_named(strange)}: came after a check wrote {LINES}, so they are left out; remove {LINES}, and check again",)
 
 
 def _foreign(folder: Path, position: str | None) -> PairSet:

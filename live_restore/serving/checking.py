@@ -182,7 +182,7 @@ class Checking:
             run.restored(outcome.volume, said, time.perf_counter_ns())
             interpolated = outcome.served.restorer.facts.procedure != "direct"
             self._recording.write(run, outcome.volume, outcome.pixels, said, interpolated=interpolated)
-            self._comparing.restored(run, outcome.volume, outcome.pixels, said)
+            self._comparing.restored(run, outcome.volume, outcome.pixels, said, interpolated=interpolated)
 
 
 def said_of(outcome: Outcome) -> dict[str, Any]:

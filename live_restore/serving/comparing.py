@@ -55,11 +55,13 @@ class Comparing:
         self._take(run, match)
         self._leave_dropped(run, dropped)
 
-    def restored(self, run: Run, volume: Volume, pixels: FloatArray, said: Mapping[str, Any]) -> None:
-        """Take a restored volume; `said` as in the journal."""
+    def restored(
+        self, run: Run, volume: Volume, pixels: FloatArray, said: Mapping[str, Any], *, interpolated: bool = False
+    ) -> None:
+        """Take a restored volume; `said` as in the journal, `interpolated`: it was made finer along Z before the network."""
         provenance = said.get("provenance", {})
         model, sha256 = (str(provenance.get(name, "")) for name in ("model", "sha256"))
-        self._low(run, Low(volume, pixels, model, sha256))
+        self._low(run, Low(volume, pixels, model, sha256, interpolated))
 
     def unrestored(self, run: Run, volume: Volume) -> None:
         """Take a whole low-light volume that is not going to be restored here."""

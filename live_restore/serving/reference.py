@@ -35,12 +35,15 @@ class Low:
         None where it was not restored.
     model, sha256 : str
         What restored it.
+    interpolated : bool
+        Whether it was made finer along Z before the network: then both end planes stay where they are.
     """
 
     volume: Volume
     restored: FloatArray | None = None
     model: str = ""
     sha256: str = ""
+    interpolated: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -152,7 +155,8 @@ def compare(match: Match) -> dict[str, Any]:
         raise ImageError(f"the low-light volume has shape {raw.shape}, the reference {high.shape}; take both alike")
     planes, window = _looked_at(raw.shape)
     target, seen = high[planes][window], raw[planes][window]
-    finer = None if restored is None or restored.shape[1:] != raw.shape[1:] else _same_heights(restored, len(raw))
+    alike = restored is not None and restored.shape[1:] == raw.shape[1:]
+    finer = _same_heights(restored, len(raw), match.low.interpolated) if restored is not None and alike else None
     if finer is None:
         return _figures(None, score_pair(seen, target).restored, match.low)
     score = score_pair(finer[planes][window], target, seen)
@@ -185,8 +189,10 @@ def _looked_at(shape: tuple[int, ...]) -> tuple[slice, tuple[slice, slice, slice
     return slice(first, None, step), (slice(None), slice(top, top + height), slice(left, left + width))
 
 
-def _same_heights(restored: FloatArray, planes: int) -> FloatArray:
+def _same_heights(restored: FloatArray, planes: int, interpolated: bool) -> FloatArray:
     """Take of finer planes those that lie where the raw ones do; (Z', Y, X) to (Z, Y, X)."""
     if len(restored) == planes:
         return restored
+    if interpolated:
+        return restored[np.linspace(0, len(restored) - 1, planes).round().astype(np.intp)]
     return restored[[(2 * at + 1) * len(restored) // (2 * planes) for at in range(planes)]]

@@ -40,14 +40,18 @@ class PairBar:
         )
         self._task = self._progress.add_task("pairs", total=None, unit="pairs")
         self._reason = ""
+        self._stopping = False
 
     def show(self, report: "Report") -> None:
         """Move the bar; a new rejection is printed above it."""
         if report.reason and report.reason != self._reason:
             self._progress.console.print(f"[yellow]rejected:[/] {escape(report.reason)}")
             self._reason = report.reason
+        if report.stopping and not self._stopping:
+            self._stopping = True
+            self._progress.console.print("[yellow]stopping:[/] what was taken is written; a second Ctrl-C gives it up")
         what = "[yellow]waiting for the disk[/]" if report.waiting else escape(report.name) or "pairs"
-        what = "[yellow]writing what was taken; Ctrl-C again loses it[/]" if report.stopping else what
+        what = "writing" if report.stopping else what
         what = "measuring the camera" if report.measuring else what
         unit = f"pairs, {report.rejected} rejected" if report.rejected else "pairs"
         self._progress.update(self._task, description=what, completed=report.done, total=report.total, unit=unit)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # More rows than these are shown only on request: first the rejected ones, then the rest.
 _MOST_ROWS = 60
+# Wider than any table of pairs.
+_WIDEST = 400
 
 
 class CheckBar:
@@ -45,7 +47,10 @@ def print_check(console: Console, check: "Check", *, everything: bool = False) -
     shown = check.checked
     if len(shown) > _MOST_ROWS and not everything:
         shown = (*check.rejected, *check.accepted)[:_MOST_ROWS]
-    console.print(_table(check, shown))
+    table = _table(check, shown)
+    # a row that folds can be read, figures that are cut off cannot
+    table.width = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
+    console.print(table, crop=False)
     for one in shown:
         if one.pair.reason:
             console.print(f"[yellow]rejected:[/] [bold]{escape(one.pair.name)}[/]: {escape(one.pair.reason)}", soft_wrap=True)
@@ -59,7 +64,10 @@ def print_check(console: Console, check: "Check", *, everything: bool = False) -
 def _table(check: "Check", shown: "Sequence[CheckedPair]") -> Table:
     table = Table(title=escape(check.folder.name), title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("pair", no_wrap=True)
-    several = len({one.pair.channel for one in check.checked}) > 1
+    # the names of a calibration's pairs tell the channel
+    several = len({one.pair.channel for one in check.checked}) > 1 and not all(
+        one.pair.channel in one.pair.name for one in check.checked
+    )
     if several:
         table.add_column("channel")
     table.add_column("split")

@@ -135,7 +135,8 @@ def print_trained(console: Console, outcome: "Outcome") -> None:
             table.add_row(label, format(mean[f"raw_{name}"], form), format(mean[name], form))
         console.print(table)
         console.print(
-            f"{mean['gain_db']:+.2f} dB over raw, mean of {len(scored.scores)} held-out pair(s), served by {scored.engine}"
+            f"{mean['gain_db']:+.2f} dB over raw, mean of {len(scored.scores)} held-out pair(s), served by {scored.engine}",
+            soft_wrap=True,
         )
     console.print(f"model package: [bold]{escape(str(package.path))}[/]", soft_wrap=True)
     if scored is not None and package.path.is_dir():

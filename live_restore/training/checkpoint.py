@@ -18,7 +18,7 @@ import torch
 from live_restore.errors import TrainingError
 
 FORMAT = 1
-_NAME = "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
 State = dict[str, Any]
 
 
@@ -63,14 +63,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT} | {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
-    draft = folder / f"{_NAME}.tmp"
+    draft = folder / f"{CHECKPOINT}.tmp"
     try:
         with draft.open("wb") as file:
             # into memory first: of a full disk torch's own writer says nothing that could be told on
             file.write(_as_bytes(content))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, folder / _NAME)
+        os.replace(draft, folder / CHECKPOINT)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
@@ -90,7 +90,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     TrainingError
         If it is damaged, or from another version.
     """
-    path = folder / _NAME
+    path = folder / CHECKPOINT
     if not path.exists():
         return None
     cure = "start anew with --fresh"

@@ -63,7 +63,11 @@ class Crew:
         """Wrap a network so that its gradients are averaged over all processes."""
         if self.world == 1:
             return net
-        return torch.nn.parallel.DistributedDataParallel(net, device_ids=[self.device] if self.device.type == "cuda" else None)
+        for buffer in net.buffers():
+            # as channels-last left them, torch refuses to send them: it takes their strides for an overlap
+            buffer.data = buffer.data.clone(memory_format=torch.contiguous_format)
+        devices = [self.device] if self.device.type == "cuda" else None
+        return torch.nn.parallel.DistributedDataParallel(net, device_ids=devices)
 
 
 def crew_from_environment() -> Crew:

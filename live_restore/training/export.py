@@ -28,7 +28,7 @@ from live_restore.models.facts import Architecture, FrozenRange, ModelFacts, Nor
 from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets.layers import Net
 from live_restore.models.onnx_export import run_net, to_onnx
-from live_restore.models.package import ModelPackage, open_package, write_package
+from live_restore.models.package import LEARNED_FROM, ModelPackage, open_package, write_package
 from live_restore.records.pairs import Pair
 from live_restore.restore.noise import CameraNoise
 from live_restore.training.held_out import HeldOut
@@ -51,6 +51,8 @@ class Trained:
         On the CPU.
     options : TrainingOptions
     pairs_sha256 : str
+    learned_from : sequence of str
+        The sha256 of every low-light image that it has seen.
     held_out : HeldOut
         An image of it becomes the package's test image.
     frozen : IntensityRange or None
@@ -67,6 +69,7 @@ class Trained:
     net: Net
     options: TrainingOptions
     pairs_sha256: str
+    learned_from: Sequence[str] = ()
     held_out: HeldOut
     frozen: IntensityRange | None = None
     channel: str | None = None
@@ -263,6 +266,7 @@ def _extras(trained: Trained, scored: Evaluation | None, cards: Sequence[Mapping
     history = {"format": 1, "entries": rows}
     options = trained.options.to_toml()
     extras = {"training.toml": options.encode(), "history.json": _json(history)}
+    extras[LEARNED_FROM] = "".join(f"{sha256}\n" for sha256 in sorted(trained.learned_from)).encode()
     if scored is not None:
         extras["evaluation.json"] = _json(scored.as_json())
         page = folder / "report.html"

@@ -1,6 +1,7 @@
 """Simulated low-light images as files, so that a network that never saw a pair can be scored like any other.
 
-Receives the held-out source of simulated light and its high-light images; hands on pairs on the disk. It does not know networks.
+Receives the held-out source of simulated light and its high-light images; hands on pairs on the disk. It does not know
+networks.
 """
 
 from collections.abc import Sequence

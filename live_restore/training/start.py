@@ -18,8 +18,8 @@ from live_restore.models.nets.layers import Net
 from live_restore.models.package import ModelPackage
 from live_restore.training.options import NET_OPTIONS, Kind, TrainingOptions
 
-# Further training takes this part of a preset's learning rate: with the whole of it, a network first forgets (measured: two
-# thirds of its gain within five steps).
+# Further training takes this part of a preset's learning rate: with the whole of it, a network first forgets (measured with
+# CSBDeep's weights on crops: after five steps it gains 0.1 dB over raw, with a tenth 1.6 dB).
 _GENTLER = 0.1
 
 # A CARE network may learn to give a scale later; this part of it then starts fresh.

@@ -17,7 +17,7 @@ from live_restore import __version__
 from live_restore.evaluation.scores import Evaluation
 from live_restore.models.nets.layers import Net
 from live_restore.models.package import ModelPackage, check_free, open_package
-from live_restore.records.pairs import Pair
+from live_restore.records.pairs import Pair, file_sha256
 from live_restore.restore.noise import CameraNoise
 from live_restore.training.arithmetic import Arithmetic, choose_arithmetic, set_threads
 from live_restore.training.checkpoint import (
@@ -29,8 +29,8 @@ from live_restore.training.checkpoint import (
     save_checkpoint,
 )
 from live_restore.training.distributed import Crew, crew_from_environment, joined
-from live_restore.training.exposed import expose_pairs
 from live_restore.training.export import Trained, Trial, export, scoring_seconds
+from live_restore.training.exposed import expose_pairs
 from live_restore.training.fit import fit
 from live_restore.training.interrupts import noted_interrupts
 from live_restore.training.light import light_levels
@@ -230,6 +230,7 @@ class _Run:
             net=self._network(weights),
             options=self._options,
             pairs_sha256=self._sha256,
+            learned_from=self._learned_from(),
             held_out=self._material.held_out,
             frozen=self._material.source.frozen,
             channel=self._chosen.channel,
@@ -247,6 +248,11 @@ class _Run:
         package, evaluation = export(task.output, task.name or task.output.stem, trained, trial, task.overwrite, self._listener)
         remove_checkpoint(self._folder)
         return Outcome(package, evaluation, self._history)
+
+    def _learned_from(self) -> list[str]:
+        """Say which images it has seen, with those of the package that it began with."""
+        before = open_package(self._task.start).learned_from() if self._task.start else frozenset()
+        return [*before, *(file_sha256(pair.low) for pair in self._chosen.train)]
 
     def _pairs_to_score(self) -> Sequence[Pair]:
         if not self._task.scored:
