@@ -690,6 +690,13 @@ def command(place, *more, **options):
     return subprocess.run(words, cwd=place, capture_output=True, check=False, **(said | options))
 
 
+def test_nothing_moves_where_nobody_can_be_asked(folder):
+    place = folder()
+    done = command(place, "-o", "pairs", input="n\n")
+    assert done.returncode == 1
+    assert "say --yes" in done.stderr and not (place / "pairs").exists()
+
+
 def test_the_command(folder):
     place = folder()
     done = command(place, "-o", "pairs", "--yes", "--engine", "pycromanager")

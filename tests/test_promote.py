@@ -287,7 +287,7 @@ def test_promote_refuse_force_and_roll_back(rig, models, capsys, monkeypatch):
         assert command("rollback", "--channel", "FITC", "--config", rig, "--why", "artefacts") == 0
         assert served(rig)["FITC"].startswith(expected)
     assert command("rollback", "--channel", "FITC", "--config", rig) == 0  # asks nobody: there is nothing to put in its place
-    assert "no model serves FITC again; the configuration names no model for it" in capsys.readouterr().out
+    assert "FITC has no model again; the configuration names no model for it" in capsys.readouterr().out
     assert served(rig) == {"DAPI": "weak"}
     assert command("rollback", "--channel", "FITC", "--config", rig) == 1
     assert "nothing was promoted for FITC" in capsys.readouterr().err

@@ -172,3 +172,11 @@ def test_a_large_folder_is_looked_at_as_far_as_there_is_time(folder):
     found = check_foreign(read_pairs(folder), preset("care", 2).with_minutes(1e-3).fit, heard.said)
     assert len(found.accepted) == 6
     assert "are not looked at for swaps, shifts and focus" in heard.text()
+
+
+def test_an_output_that_cannot_be_is_found_before_training(folder, tmp_path, quick_toml, capsys):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    code, said = command("train", folder, "-o", tmp_path / "file" / "net", "--options", quick_toml, capsys=capsys)
+    assert code == 1
+    assert "no package can be written to" in said and "choose another place with -o" in said
+    assert "step" not in said

@@ -71,7 +71,9 @@ def calibrate(
     core = open_core(rig)
     for line in estimate(asked, rig, core).in_words():
         out.print(escape(line), soft_wrap=True)
-    if not yes and _somebody_is_there() and not typer.confirm("Begin?", default=True):
+    if not yes and not _somebody_is_there():
+        raise ValueError("nobody can be asked whether to begin, as this is no terminal; it moves and bleaches: say --yes")
+    if not yes and not typer.confirm("Begin?", default=True):
         raise typer.Exit(1)
     with PairBar(err) as bar:
         done = carry_out(

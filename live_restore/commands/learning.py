@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from live_restore.arguments import package_path
+from live_restore.errors import ModelError
 from live_restore.terminal.offline import Bars
 from live_restore.terminal.promotion import print_evaluation, print_promotions, print_verdict
 
@@ -143,8 +144,14 @@ def evaluate(
     from live_restore.evaluation.evaluate import evaluate as score
     from live_restore.evaluation.report import write_package_report
     from live_restore.models.package import open_package
+    from live_restore.records.pairs import read_pairs
 
     opened, rig = open_package(package_path(package)), _rig(config)
+    learnt = opened.facts.channel
+    channels = {pair.channel for folder in pairs for pair in read_pairs(folder).accepted}
+    if channel is None and learnt in channels and len(channels) > 1:
+        channel = learnt
+        err.print(f"[yellow]note:[/] this model was trained for {escape(str(learnt))}: only its pairs are scored")
     chosen = _chosen(pairs, channel, every)
     noise = camera_noise(rig.camera) if rig else None
     with Bars(err) as bars:
@@ -203,8 +210,8 @@ def promote(
         err.print(f"[yellow]note:[/] {escape(note)}")
     path, journal = package_path(package), Promotions(learn.models, channel)
     learnt = open_package(path).facts.channel
-    if learnt not in (None, channel):
-        err.print(f"[yellow]note:[/] this model was trained for {escape(str(learnt))}, not for {escape(channel)}")
+    if learnt not in (None, channel) and not force:
+        raise ModelError(f"this model was trained for {learnt}, not for {channel}; train one for {channel}, or say --force")
     new = choice_for(rig, channel, path) if rig else ModelChoice(channel, path)
     old = configured_choice(rig, channel) if rig else _serving(journal)
     with Bars(err) as bars:
@@ -232,7 +239,7 @@ def rollback(
     why: Annotated[str, typer.Option(help="What the journal is to say of it.")] = "",
     keys: KeyFolder = None,
 ) -> None:
-    """Take the last promotion of a channel back: what served before it serves again, at once."""
+    """Take the last promotion of a channel back: what served before it serves again, also in a running restore process."""
     from live_restore.configured import choice_for
     from live_restore.promote import rollback as take_back
     from live_restore.records.promotions import Promotions
@@ -249,8 +256,12 @@ def rollback(
         address=address or (rig.serve.address if rig else None),
         keys=_keys(keys),
     )
-    serves = f"[bold]{escape(done.model)}[/] serves" if done.model else "no model serves"
-    out.print(f"{serves} {escape(channel)} again; {escape(swapped)}")
+    again = (
+        f"[bold]{escape(done.model)}[/] serves {escape(channel)} again"
+        if done.model
+        else f"{escape(channel)} has no model again"
+    )
+    out.print(f"{again}; {escape(swapped)}")
 
 
 def promotions(

@@ -4,6 +4,7 @@ Receives folders, options and a place for the package; hands on the package and 
 fit, checkpoint, export. An interrupted training goes on when it is asked for again in the same words.
 """
 
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from live_restore import __version__
+from live_restore.errors import TrainingError
 from live_restore.evaluation.scores import Evaluation
 from live_restore.models.nets.layers import Net
 from live_restore.models.package import ModelPackage, check_free, open_package
@@ -149,8 +151,19 @@ def train(task: Task, listener: TrainingListener | None = None, since: float | N
     with joined(crew, arithmetic.device) as joined_crew:
         speaker = listener if listener is not None and crew.leads else Nobody()
         run = _Run(task, arithmetic, joined_crew, speaker, started)
+        _check_writable(task.output)
         weights = run.fit_members()
     return run.finish(weights) if crew.leads else None
+
+
+def _check_writable(output: Path) -> None:
+    """Make sure that the package will have a place, before hours are spent on it."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise TrainingError(f"no package can be written to {output}: {error.strerror}; choose another place with -o") from error
 
 
 class _Run:
