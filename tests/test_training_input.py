@@ -496,6 +496,9 @@ def test_the_camera_of_a_card():
     assert camera_in({"camera": said}).gain_adu_per_e == 0.5
     assert camera_in({"camera": None, "camera_measured": said}).read_noise_e == 1.2
     assert camera_in({"camera": {"offset_adu": 3}}) is None
+    measured = {name: {"value": value, "error": 0.01} for name, value in said.items()} | {"certain": True}
+    assert camera_in({"camera": None, "camera_measured": measured}).gain_adu_per_e == 0.5
+    assert camera_in({"camera_measured": measured | {"certain": False}}) is None, "what is uncertain is not built on"
     assert camera_in({}) is None
 
 

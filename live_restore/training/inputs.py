@@ -95,7 +95,14 @@ def camera_in(card: Mapping[str, Any]) -> CameraNoise | None:
     """Read the camera's noise from a dataset card: what the configuration said, or else what was measured on the pairs."""
     for name in ("camera", "camera_measured"):
         said = card.get(name) or {}
-        offset, gain, read_noise = (said.get(key) for key in ("offset_adu", "gain_adu_per_e", "read_noise_e"))
-        if offset is not None and gain is not None and read_noise is not None:
-            return CameraNoise(float(offset), float(gain), float(read_noise))
+        figures = [_figure(said.get(key)) for key in ("offset_adu", "gain_adu_per_e", "read_noise_e")]
+        offset, gain, read_noise = figures
+        if said.get("certain", True) and offset is not None and gain is not None and read_noise is not None:
+            return CameraNoise(offset, gain, read_noise)
     return None
+
+
+def _figure(said: Any) -> float | None:
+    """Read a figure, said by itself or with its error."""
+    value = said.get("value") if isinstance(said, Mapping) else said
+    return float(value) if isinstance(value, (int, float)) else None
