@@ -1,8 +1,15 @@
 """Fixtures that every test may use."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_means_what_it_does_at_a_terminal():
+    """Give every test Python's own Ctrl-C, whatever the test before or the one who started us left behind."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

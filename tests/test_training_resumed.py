@@ -13,6 +13,7 @@ from live_restore.errors import ModelError, TrainingError
 from live_restore.models.package import open_package
 from live_restore.training.arithmetic import set_threads
 from live_restore.training.checkpoint import folder_of, load_checkpoint
+from live_restore.training.interrupts import noted_interrupts
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +199,20 @@ def test_two_processes_train_what_one_trains(folder, tmp_path):
     largest = max(float(weights.abs().max()) for weights in some.values())
     assert max(float((some[name] - others[name]).abs().max()) for name in some) < 1e-5 * largest
     assert done.stdout.count("model package:") == 1
+
+
+@pytest.mark.parametrize("before", [signal.default_int_handler, signal.SIG_DFL])
+def test_a_second_ctrl_c_is_an_error_and_no_sudden_end(before):
+    signal.signal(signal.SIGINT, before)
+    with noted_interrupts() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with noted_interrupts() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+    assert not interrupted.is_set() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN

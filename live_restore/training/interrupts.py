@@ -12,17 +12,19 @@ from types import FrameType
 
 @contextmanager
 def noted_interrupts() -> Iterator[threading.Event]:
-    """Set an event at the first Ctrl-C; the second one interrupts at once, as usual."""
+    """Set an event at the first Ctrl-C; the second one raises KeyboardInterrupt at once. Where it is ignored, it stays so."""
     interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
         yield interrupted
         return
+    if not callable(before):  # the system's own would end the process in the middle of writing
+        before = signal.default_int_handler
 
     def note(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, before)
         interrupted.set()
 
-    before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, note)
     try:
         yield interrupted
