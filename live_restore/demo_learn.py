@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from live_restore.acquire.acquisition import AcquisitionPlan, read_acquisition
 from live_restore.acquire.calibrate import Progress, calibrate
@@ -23,6 +23,7 @@ from live_restore.acquire.calibration import read_calibration
 from live_restore.acquire.hook import RestoreHook
 from live_restore.acquire.run import run
 from live_restore.config import HardwareConfig
+from live_restore.demo import PAGE_PORT, Listener
 from live_restore.errors import AcquisitionError, LiveRestoreError
 from live_restore.launch import start_restore_process, start_viewer, stop_restore_process
 from live_restore.records.runs import RunFolder, run_folder
@@ -35,7 +36,6 @@ POSITIONS = 20
 POINTS, INTERVAL_S, REFERENCE_EVERY = 24, 4.0, 2
 # The model is promoted when so much of the time-lapse has been taken.
 PROMOTED_AT = 1 / 3
-PAGE_PORT = 8757
 _ANSWER_S = 10.0
 _LAST_WORDS = 12
 
@@ -89,16 +89,6 @@ interval_s = {interval_s}
 [[channels]]
 name = "FITC"
 """
-
-
-class Listener(Protocol):
-    """Who is told how far the demo is."""
-
-    def say(self, sentence: str) -> None:
-        """Tell what happens."""
-
-    def frames(self, done: int, total: int) -> None:
-        """Tell how many frames are taken, of how many."""
 
 
 @dataclass(frozen=True, slots=True)
