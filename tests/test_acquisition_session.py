@@ -114,7 +114,7 @@ def test_a_full_camera_buffer_is_an_error_and_the_next_run_works(tmp_path):
     )
     kind, said, taken, saved, _ = told["full"]
     assert kind == "AcquisitionError" and "Sequence buffer overflow" in said and "are missing" in said
-    assert 10 <= taken == saved < 200
+    assert 30 <= taken == saved < 200
     assert told["next"] == ["", "", 5, 5, []]
 
 

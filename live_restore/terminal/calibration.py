@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from live_restore.acquire.calibrate import rejections
+from live_restore.terminal.offline import counting_bars
 
 if TYPE_CHECKING:
     from live_restore.acquire.calibrate import Calibrated
@@ -28,16 +28,7 @@ class PairBar:
     """A bar of pairs; below it, where the microscope is and why the newest pair was rejected."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}, [dim]elapsed"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._progress = counting_bars(console)
         self._task = self._progress.add_task("pairs", total=None, unit="pairs")
         self._reason = ""
         self._stopping = False

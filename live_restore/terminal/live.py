@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from live_restore.terminal.offline import counting_bars
 
 if TYPE_CHECKING:
     from live_restore.backfill import Backfilled
@@ -27,17 +28,8 @@ class Frames:
     """A progress bar of frames taken, with a line that says what is going on."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("frames, [dim]elapsed"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self._progress.add_task("", total=None, visible=False)
+        self._progress = counting_bars(console)
+        self._task = self._progress.add_task("", total=None, unit="frames", visible=False)
 
     def say(self, sentence: str) -> None:
         """Print what happens, above the bar."""

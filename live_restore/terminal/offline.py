@@ -18,20 +18,25 @@ if TYPE_CHECKING:
     from live_restore.offline import Outcome
 
 
+def counting_bars(console: Console) -> Progress:
+    """Lay out bars that count, with the time that has passed and the time left; every task has a field ``unit``."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}, [dim]elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
 class Bars:
     """Progress bars, a `Listener` of offline restoration: volumes of the image in hand, with time left, and tiles."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}, [dim]elapsed"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._progress = counting_bars(console)
         self._volumes = self._progress.add_task("", total=None, unit="", visible=False)
         self._tiles = self._progress.add_task("", total=None, unit="", visible=False)
 
