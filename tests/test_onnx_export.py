@@ -4,11 +4,11 @@ import warnings
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 from onnx import numpy_helper
 
+from live_restore.engines.openvino_engine import the_core
 from live_restore.models.nets import build_net
 from live_restore.models.nets.layers import Net
 from live_restore.models.onnx_export import OPSET, run_net, to_onnx
@@ -78,7 +78,7 @@ def axes_of(value) -> list[str | int]:
 
 def test_openvino_gives_the_networks_answer(exported):
     net, graph, sizes = exported
-    core = openvino.Core()
+    core = the_core()
     compiled = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch_size, size in enumerate(sizes, start=1):
         shape = (batch_size, net.options["channels_in"], *size)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from live_restore.engines.openvino_engine import OpenVinoEngine, ov
+from live_restore.engines.openvino_engine import OpenVinoEngine, ov, the_core
 from live_restore.engines.openvino_upsampling import fold_upsampling
 from live_restore.models.nets import build_net
 from live_restore.models.onnx_export import run_net, to_onnx
@@ -22,7 +22,7 @@ def test_the_result_is_the_networks_own(case):
     kind, options, shape, convolutions = case
     net = build_net(kind, options, seed=5)
     onnx = to_onnx(net)
-    assert fold_upsampling(ov, ov.Core().read_model(onnx)) == convolutions
+    assert fold_upsampling(ov, the_core().read_model(onnx)) == convolutions
     batch = np.random.default_rng(0).normal(size=(2, 1, *shape)).astype(np.float32)
     with OpenVinoEngine(onnx, "f32") as engine:
         (found,) = engine.infer(batch)
@@ -66,9 +66,9 @@ def upsampled(kernel=3, pads=1, stride=1, mode="nearest", scales=(2, 2), how="as
 )
 def test_only_what_is_the_same_is_folded(options, folds):
     onnx = upsampled(**options)
-    plain, model = ov.Core().read_model(onnx), ov.Core().read_model(onnx)
+    plain, model = the_core().read_model(onnx), the_core().read_model(onnx)
     assert fold_upsampling(ov, model) == folds
     image = np.random.default_rng(1).normal(size=(1, 1, 12, 14)).astype(np.float32)
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
-    results = [ov.Core().compile_model(m, "CPU", precise)(image)[0] for m in (plain, model)]
+    results = [the_core().compile_model(m, "CPU", precise)(image)[0] for m in (plain, model)]
     np.testing.assert_allclose(results[1], results[0], atol=1e-5)

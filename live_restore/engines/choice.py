@@ -1,70 +1,80 @@
-"""The choice of engine and precision for one model on this machine, with its reason in words.
+"""The choice of engine and precision for one model on this machine, with its certificate and its reason in words.
 
-Receives a graph, the model's own test image with its float32 result, and what the user asked for; hands on an open engine.
-What is asked for by name is taken or refused, never replaced. It does not know what a model package is.
+Receives a certifier of the network, what the user asked for and a tolerance; hands on what to open. What is asked for by name
+is taken or refused, never replaced. It does not know what a model package is, nor how a certificate is measured.
 """
 
-from dataclasses import dataclass
+import ctypes
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import cast
 
-import numpy as np
-
-from live_restore.engines.engine import Engine, FloatArray, open_engine, what_is_offered
-from live_restore.errors import EngineMismatch, EngineUnavailable
+from live_restore.engines.certificate import USUAL, Certificate, Tolerance
+from live_restore.engines.certifier import NO_NETWORK, Certifier
+from live_restore.engines.engine import ENGINES, EngineSpec, Offer, Precision, what_is_offered
+from live_restore.errors import EngineError, EngineUnavailable
 
 AUTO = "auto"
 
-# For "auto": the first that this machine has.
-_BEST_FIRST = ("openvino",)
+# For "auto": the first that this machine has; the former need a graphics card and its driver.
+_ON_A_CARD = ("tensorrt", "torch")
+_ON_THE_CPU = ("openvino",)
+_FASTEST_FIRST: tuple[Precision, ...] = ("int8", "f16", "bf16", "f32")
+_DRIVERS = {"win32": "nvcuda.dll", "linux": "libcuda.so.1"}
 
-# bf16 is taken if it differs from float32 by no more than this, rms, relative to the range of the test image.
-BF16_LIMIT = 1e-3
 
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Choice:
     """What was chosen, and why.
 
     Attributes
     ----------
-    kind, precision : str
-        As in ``engine.spec``.
+    spec : EngineSpec
+        As the engine will name itself.
     why : str
         One sentence for the screen and the record.
-    error : float or None
-        Measured rms difference between bf16 and float32 on the test image, relative to its range; None if it was not
-        measured, because the precision was asked for or the machine has only one.
-    engine : Engine
-        Open; it belongs to whoever called `choose`.
+    certificate : Certificate or None
+        How far it is from float32; None where there is nothing to certify: it is the float32 that others are measured
+        against, or no network runs.
     """
 
-    kind: str
-    precision: str
+    spec: EngineSpec
     why: str
-    error: float | None
-    engine: Engine
+    certificate: Certificate | None
+
+    @property
+    def kind(self) -> str:
+        """Name in `live_restore.engines.engine.ENGINES`."""
+        return self.spec.kind
+
+    @property
+    def precision(self) -> Precision:
+        """Arithmetic within the network."""
+        return self.spec.precision
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the record of a restored image keeps of the certificate, those that are known."""
+        found = self.certificate
+        known = {} if found is None else {"relative_error": found.relative_error, "psnr_loss_db": found.psnr_loss_db}
+        return {name: float(f"{value:.3g}") for name, value in known.items() if value is not None and isfinite(value)}
 
 
-def choose(
-    onnx: bytes,
-    test_input: FloatArray,
-    test_output: FloatArray,
-    kind: str = AUTO,
-    precision: str = AUTO,
-    threads: int | None = None,
-) -> Choice:
-    """Choose engine and precision, and open it.
+def choose(certifier: Certifier, kind: str = AUTO, precision: str = AUTO, tolerance: Tolerance = USUAL) -> Choice:
+    """Choose engine and precision.
 
     Parameters
     ----------
-    onnx : bytes
-    test_input, test_output : ndarray, (N, C, [Z,] Y, X), float32
-        The model's test image and what the network makes of it in float32. Small ones (128 x 128) keep this quick.
+    certifier : Certifier
+        Of the network that is to run.
     kind : str
         A name in `live_restore.engines.engine.ENGINES`, or "auto": the best that this machine has.
-    precision : {"auto", "f32", "bf16"}
-        "auto": bf16 if the machine computes it natively and the test image comes out within `BF16_LIMIT` of float32.
-    threads : int, optional
-        CPU threads.
+    precision : {"auto", "f32", "bf16", "f16", "int8"}
+        "auto": the fastest that this machine computes natively and that is within the tolerance.
+    tolerance : Tolerance
+        `live_restore.engines.certificate.ANYTHING` takes what is asked for whatever its certificate says.
 
     Returns
     -------
@@ -74,78 +84,89 @@ def choose(
     ------
     EngineUnavailable
         If what was asked for by name is not to be had here.
-    EngineMismatch
-        If the graph does not make an image of the test output's shape from the test input.
+    EngineError
+        If what was asked for by name is outside the tolerance, or nothing is within it.
     """
-    kind = _best() if kind == AUTO else kind
+    kinds = _available() if kind == AUTO else (kind,)
     if precision != AUTO:
-        engine = open_engine(kind, onnx, precision, threads)
-        return Choice(kind, precision, f"{precision}: as asked for", None, engine)
+        return _as_asked(certifier, kinds[0], precision, tolerance)
+    refusals: list[str] = []
+    for candidate in kinds:
+        chosen = _fastest(certifier, candidate, tolerance, refusals)
+        if chosen is not None:
+            return chosen
+    raise EngineError(f"no precision of {' or '.join(kinds)} is within its tolerance: {'; '.join(refusals)}")
+
+
+def _as_asked(certifier: Certifier, kind: str, precision: str, tolerance: Tolerance) -> Choice:
+    found = certifier.certificate(kind, cast("Precision", precision))
+    spec = _spec(kind, what_is_offered(kind), cast("Precision", precision))
+    if found is None:
+        return Choice(spec, f"{precision}: as asked for", None)
+    certificate = replace(found, tolerance=tolerance)
+    if not _is_taken(certificate, precision):
+        cure = "use --precision f32" if precision != "f32" else "use another --engine"
+        raise EngineError(f"{certificate.refusal}; {cure}, or take it all the same with --tolerate")
+    usual = replace(found, tolerance=USUAL)
+    beyond = "" if usual.passes else f", although {usual.refusal}"
+    return Choice(spec, f"{precision}: as asked for{beyond}; {certificate.sentence}", certificate)
+
+
+def _is_taken(certificate: Certificate, precision: str) -> bool:
+    """Take what is within its tolerance; of what flat images cannot judge only float32."""
+    return certificate.passes or (precision == "f32" and certificate.images == 0)
+
+
+def _fastest(certifier: Certifier, kind: str, tolerance: Tolerance, refusals: list[str]) -> Choice | None:
+    """Take the first precision that is within its tolerance; what is not is told in `refusals`."""
     offer = what_is_offered(kind)
-    if "bf16" not in offer.precisions:
-        return Choice(
-            kind, "f32", f"f32: {offer.why_not or 'this engine has no bf16'}", None, open_engine(kind, onnx, "f32", threads)
-        )
-    return _tried(kind, onnx, test_input, test_output, threads)
-
-
-def _best() -> str:
-    refusals = []
-    for kind in _BEST_FIRST:
+    if kind == NO_NETWORK:
+        return Choice(_spec(kind, offer, "f32"), "f32: the identity computes nothing", None)
+    told = len(refusals)
+    for precision in (each for each in _FASTEST_FIRST if each in offer.precisions):
         try:
-            what_is_offered(kind)
+            found = certifier.certificate(kind, precision)
+        except EngineUnavailable:  # int8 where nobody has built it for this network
+            continue
+        spec = _spec(kind, offer, precision)
+        if found is None:
+            return Choice(spec, f"{precision}: {_instead_of(refusals[told:], offer)}", None)
+        certificate = replace(found, tolerance=tolerance)
+        if _is_taken(certificate, precision):
+            instead = f" ({'; '.join(refusals)})" if refusals else ""
+            return Choice(spec, f"{precision}: {certificate.sentence}{instead}", certificate)
+        refusals.append(certificate.refusal)
+    return None
+
+
+def _spec(kind: str, offer: Offer, precision: Precision) -> EngineSpec:
+    return EngineSpec(kind, offer.version, offer.device, precision)
+
+
+def _instead_of(refusals: list[str], offer: Offer) -> str:
+    return "; ".join(refusals) or offer.why_not or "this engine computes in no other precision"
+
+
+def _available() -> tuple[str, ...]:
+    """Name the kinds that can run here, the best first."""
+    refusals, found = [], []
+    for kind in (*(_ON_A_CARD if _has_driver() else ()), *_ON_THE_CPU):
+        if kind not in {row.name for row in ENGINES}:
+            continue
+        try:
+            offer = what_is_offered(kind)
         except EngineUnavailable as refused:
             refusals.append(str(refused))
         else:
-            return kind
-    raise EngineUnavailable(f"no engine can run here: {'; '.join(refusals)}")
+            found += [kind] if kind in _ON_THE_CPU or not offer.device.startswith("CPU") else []
+    if not found:
+        raise EngineUnavailable(f"no engine can run here: {'; '.join(refusals)}")
+    return tuple(found)
 
 
-def _tried(kind: str, onnx: bytes, test_input: FloatArray, test_output: FloatArray, threads: int | None) -> Choice:
-    """Take bf16 if the test image allows it."""
-    engine = open_engine(kind, onnx, "bf16", threads)
-    try:
-        error = relative_error(engine.infer(test_input)[0], test_output)
-    except BaseException:
-        engine.close()
-        raise
-    if error <= BF16_LIMIT:
-        return Choice(kind, "bf16", f"bf16: this machine computes it natively, and {_difference(error)}", error, engine)
-    engine.close()
-    reason = (
-        "the model's test image is flat, so that bf16 cannot be judged" if np.isnan(error) else f"in bf16 {_difference(error)}"
-    )
-    return Choice(kind, "f32", f"f32: {reason}", error, open_engine(kind, onnx, "f32", threads))
-
-
-def relative_error(found: FloatArray, expected: FloatArray) -> float:
-    """Measure the rms difference between two images, relative to the range (p99.9 - p0.1) of the expected one.
-
-    Returns
-    -------
-    float
-        nan if the expected image is flat.
-
-    Raises
-    ------
-    EngineMismatch
-        If the shapes differ.
-    """
-    if found.shape != expected.shape:
-        raise EngineMismatch(
-            f"the graph gives {found.shape} for the model's test image; its test output has {expected.shape}, so the package "
-            "does not belong together: import the model again"
-        )
-    low, high = np.percentile(expected, (0.1, 99.9))
-    difference = np.sqrt(np.mean(np.square(found - expected, dtype=np.float64)))
-    return float(difference / (high - low)) if high > low else float("nan")
-
-
-def _difference(error: float) -> str:
-    return f"the model's test image differs from float32 by {_short(error)} of its range (limit {_short(BF16_LIMIT)})"
-
-
-def _short(number: float) -> str:
-    """Write 4.1e-4 for 0.00041."""
-    digits, _, power = f"{number:.1e}".partition("e")
-    return f"{digits.removesuffix('.0')}e{int(power)}" if power else digits
+def _has_driver() -> bool:
+    """Tell whether NVIDIA's driver is installed, without loading the engines that need it: torch alone takes seconds."""
+    library = _DRIVERS.get(sys.platform)
+    with suppress(OSError):
+        return library is not None and bool(ctypes.CDLL(library))
+    return False

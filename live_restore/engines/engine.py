@@ -4,9 +4,10 @@ Receives the bytes of an ONNX graph and a precision by name; hands on an object 
 It does not know what a frame, a percentile, a tile or a model package is.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from live_restore.errors import EngineUnavailable
 
 FloatArray = NDArray[np.float32]
-Precision = Literal["f32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
+Array = NDArray[Any]
+Batch = tuple[Array, ...]  # one array per graph input
+Precision = Literal["f32", "bf16", "f16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16", "f16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class EngineSpec:
         Version of the runtime, e.g. ``"2026.4.1"``.
     device : str
         The device as its runtime names it.
-    precision : {"f32", "bf16"}
-        Arithmetic of the network. Batches are float32 at either.
+    precision : {"f32", "bf16", "f16", "int8"}
+        Arithmetic within the network; what goes in and comes out is as the graph says.
     """
 
     kind: str
@@ -54,23 +57,39 @@ class Engine(Protocol):
     def warm_up(self, *shapes: tuple[int, ...]) -> None:
         """Prepare for inputs of exactly these shapes, one per graph input; called before the first batch of a new shape."""
 
-    def infer(self, *inputs: FloatArray) -> tuple[FloatArray, ...]:
+    def infer(self, *inputs: Array) -> tuple[Array, ...]:
         """Run the graph once. Called for every batch.
 
         Parameters
         ----------
-        *inputs : ndarray, float32
-            One per graph input, in the graph's order; the first is the batch (N, C, [Z,] Y, X).
+        *inputs : ndarray
+            One per graph input, in the graph's order; the first is the batch (N, C, [Z,] Y, X). float32, or what the graph
+            says: uint16 where it takes camera counts (`live_restore.engines.counts_graph`).
 
         Returns
         -------
-        tuple of ndarray, float32
-            One per graph output, in the graph's order; each belongs to the caller.
+        tuple of ndarray
+            One per graph output, in the graph's order, float32 or what the graph says; each belongs to the caller.
 
         Raises
         ------
         EngineMismatch
-            If number or shapes of the inputs do not fit the graph.
+            If number, dtypes or shapes of the inputs do not fit the graph.
+        """
+
+    def infer_many(self, batches: Iterable[Batch]) -> Iterator[tuple[Array, ...]]:
+        """Run the graph on batches in turn, taking the next one while the last is computed where the runtime can.
+
+        Parameters
+        ----------
+        batches : iterable of tuple of ndarray
+            Each as for `infer`; none may be changed until its result is there.
+
+        Yields
+        ------
+        tuple of ndarray
+            As from `infer`, in the order of the batches, but for one thing: an array is the engine's own memory, and holds its
+            numbers only until the next result is asked for.
         """
 
     def close(self) -> None:
@@ -89,16 +108,19 @@ class Offer:
     ----------
     version, device : str
         As in `EngineSpec`.
-    precisions : tuple of {"f32", "bf16"}
+    precisions : tuple of {"f32", "bf16", "f16", "int8"}
         What it computes with natively.
     why_not : str
         Why a precision is missing, one sentence; empty if none is.
+    free_bytes : int or None
+        Memory of the device that is free now; None where it is the machine's own.
     """
 
     version: str
     device: str
     precisions: tuple[Precision, ...]
     why_not: str = ""
+    free_bytes: int | None = None
 
 
 class EngineClass(Protocol):
@@ -143,11 +165,25 @@ ENGINES = (
         about="the embedded default: any x86-64 or Arm CPU, f32 and bf16",
     ),
     EngineKind(
+        "tensorrt",
+        "live_restore.engines.tensorrt_engine",
+        "TensorRtEngine",
+        install="live_restore[rtx]",
+        about="an NVIDIA card, by TensorRT or TensorRT for RTX: f32, f16 and bf16",
+    ),
+    EngineKind(
         "torch",
         "live_restore.engines.torch_engine",
         "TorchEngine",
         install="live_restore[train]",
         about="PyTorch, on a CUDA device if there is one, otherwise on the CPU",
+    ),
+    EngineKind(
+        "torch-compiled",
+        "live_restore.engines.torch_engine",
+        "CompiledTorchEngine",
+        install="live_restore[train]",
+        about="PyTorch through its compiler, on a CUDA device; every size is compiled once, which takes a minute",
     ),
     EngineKind(
         "identity",
@@ -202,7 +238,7 @@ def open_engine(kind: str, onnx: bytes, precision: str = "f32", threads: int | N
         A name in `ENGINES`.
     onnx : bytes
         The graph; float32 in and out.
-    precision : {"f32", "bf16"}
+    precision : {"f32", "bf16", "f16", "int8"}
         Arithmetic within the network.
     threads : int, optional
         CPU threads; default: as many as the runtime thinks right.

@@ -4,10 +4,14 @@ Receives batches and hands on copies of them, so that everything around an engin
 does not look at the graph, which may be empty.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Self
 
+import numpy as np
+
 from live_restore import __version__
-from live_restore.engines.engine import PRECISIONS, EngineSpec, FloatArray, Offer, Precision
+from live_restore.engines.batches import one_by_one
+from live_restore.engines.engine import PRECISIONS, Array, Batch, EngineSpec, Offer, Precision
 from live_restore.errors import EngineMismatch
 
 
@@ -27,11 +31,15 @@ class IdentityEngine:
     def warm_up(self, *shapes: tuple[int, ...]) -> None:
         """Do nothing: there is nothing to prepare."""
 
-    def infer(self, *inputs: FloatArray) -> tuple[FloatArray, ...]:
-        """Give back a copy of the first input."""
+    def infer(self, *inputs: Array) -> tuple[Array, ...]:
+        """Give back a copy of the first input, as float32: camera counts come back as they are, whatever the ranges."""
         if not inputs:
             raise EngineMismatch("0 arrays were given; the identity takes 1 or more")
-        return (inputs[0].copy(),)
+        return (inputs[0].astype(np.float32),)
+
+    def infer_many(self, batches: Iterable[Batch]) -> Iterator[tuple[Array, ...]]:
+        """Give back the batches, one after the other."""
+        return one_by_one(self, batches)
 
     def close(self) -> None:
         """Do nothing: there is nothing to give back."""

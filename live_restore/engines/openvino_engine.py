@@ -6,14 +6,22 @@ which sizes will come.
 """
 
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from math import prod
 from types import ModuleType
 from typing import Any, Self
 
+import numpy as np
+
 from live_restore.engines.batches import GraphInput, Shapes, check_shapes, fit, last_line, misfit
-from live_restore.engines.engine import EngineSpec, FloatArray, Offer, Precision
+from live_restore.engines.engine import Array, Batch, EngineSpec, Offer, Precision
+from live_restore.engines.openvino_narrow import deal_out_pixels, fold_columns
+from live_restore.engines.openvino_int8 import load_layers, put_in
 from live_restore.engines.openvino_upsampling import fold_upsampling
 from live_restore.errors import EngineError
 
@@ -21,6 +29,7 @@ _DEVICE = "CPU"
 
 # A compiled shape holds the memory of its feature maps (about 0.5 kB per pixel for CARE). Of several, all but the newest
 # go as soon as they are too many or together too large.
+_AT_ONCE = 2
 _KEPT_SHAPES = 4
 _KEPT_PIXELS = 512 * 1024
 
@@ -43,6 +52,16 @@ def _import_openvino() -> ModuleType:
 ov: Any = _import_openvino()
 
 
+@cache
+def the_core() -> Any:
+    """Give the one `openvino.Core` of this process, which is never let go.
+
+    A core moves the stack on which signals are handled, and where two have lived it is left in memory that is gone: the next
+    Ctrl-C then ends the process with a segmentation fault (openvino 2026.4, Linux).
+    """
+    return ov.Core()
+
+
 class OpenVinoEngine:
     """See `live_restore.engines.engine.Engine`.
 
@@ -50,8 +69,9 @@ class OpenVinoEngine:
     ----------
     onnx : bytes
         Sizes fixed in the graph are ignored, except for the channels.
-    precision : {"f32", "bf16"}
-        Set explicitly: left alone, OpenVINO takes what it thinks is fastest.
+    precision : {"f32", "bf16", "int8"}
+        Set explicitly: left alone, OpenVINO takes what it thinks is fastest. int8 needs layers that were built for these
+        weights on this machine (`live_restore.engines.openvino_int8`); what they leave is computed in bf16 or float32.
     threads : int, optional
         CPU threads; default: one per core.
     """
@@ -59,43 +79,56 @@ class OpenVinoEngine:
     def __init__(self, onnx: bytes, precision: Precision, threads: int | None = None) -> None:
         offer = self.offer()
         self.spec = EngineSpec("openvino", offer.version, offer.device, precision)
-        self._core = ov.Core()
-        self._options = _options(precision, threads)
+        self._core = the_core()
+        self._options = _options(precision, threads, offer)
         self._model = _read(self._core, onnx)
         fold_upsampling(ov, self._model)
+        if precision == "int8":
+            put_in(ov, self._model, load_layers(self._model))
+        deal_out_pixels(ov, self._model)
         self._graph_inputs = [_graph_input(port) for port in self._model.inputs]
-        self._requests: OrderedDict[Shapes, Any] = OrderedDict()  # the last used at the end
+        self._compiled: OrderedDict[Shapes, _Compiled] = OrderedDict()  # the last used at the end
 
     @classmethod
     def offer(cls) -> Offer:
         """Ask OpenVINO which processor this is and what it computes natively."""
-        core = ov.Core()
-        native_bf16 = "BF16" in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        core = the_core()
+        native = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        int8: tuple[Precision, ...] = ("int8",) if "INT8" in native else ()
         version, device = ov.__version__.split("-")[0], core.get_property(_DEVICE, "FULL_DEVICE_NAME").strip()
-        if native_bf16:
-            return Offer(version, device, ("f32", "bf16"))
-        return Offer(version, device, ("f32",), "bf16: this CPU has no bf16 arithmetic")
+        if "BF16" in native:
+            return Offer(version, device, ("f32", "bf16", *int8))
+        return Offer(version, device, ("f32", *int8), "bf16: this CPU has no bf16 arithmetic")
 
     def warm_up(self, *shapes: tuple[int, ...]) -> None:
         """Compile for these shapes, if that is not done yet."""
         check_shapes(shapes, self._graph_inputs)
-        self._request(shapes)
+        self._for_shapes(shapes)
 
-    def infer(self, *inputs: FloatArray) -> tuple[FloatArray, ...]:
-        """Run the graph once; the inputs are not copied, the outputs are, once."""
+    def infer(self, *inputs: Array) -> tuple[Array, ...]:
+        """Run the graph once; neither inputs nor outputs are copied."""
         arrays = fit(inputs, self._graph_inputs)
-        request = self._request(tuple(array.shape for array in arrays))
+        return self._for_shapes(_shapes(arrays)).run(arrays)
+
+    def infer_many(self, batches: Iterable[Batch]) -> Iterator[tuple[Array, ...]]:
+        """Run the graph on batches: one is computed while the one after it is made and the one before it is kept."""
+        running: deque[_Running] = deque()
         try:
-            for place, array in enumerate(arrays):
-                request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
-            request.infer()
-            return tuple(tensor.data.copy() for tensor in request.output_tensors)
-        except (RuntimeError, MemoryError) as failed:
-            raise _failure("run", failed) from failed
+            for batch in batches:
+                arrays = fit(batch, self._graph_inputs)
+                running.append(self._for_shapes(_shapes(arrays)).start(arrays))
+                if len(running) == _AT_ONCE:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            # the arrays of what still runs are the caller's
+            for left in running:
+                left.end()
 
     def close(self) -> None:
         """Give back the compiled graphs and their memory."""
-        self._requests.clear()
+        self._compiled.clear()
         self._model = None
 
     def __enter__(self) -> Self:
@@ -104,36 +137,106 @@ class OpenVinoEngine:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _request(self, shapes: Shapes) -> Any:
+    def _for_shapes(self, shapes: Shapes) -> "_Compiled":
         if self._model is None:
             raise EngineError("this openvino engine is closed; open a new one")
-        if shapes not in self._requests:
+        if shapes not in self._compiled:
             self._make_room(prod(shapes[0]))
-            self._requests[shapes] = self._compile(shapes)
-        self._requests.move_to_end(shapes)
-        return self._requests[shapes]
+            self._compiled[shapes] = self._compile(shapes)
+        self._compiled.move_to_end(shapes)
+        return self._compiled[shapes]
 
     def _make_room(self, pixels: int) -> None:
-        while self._requests and (len(self._requests) >= _KEPT_SHAPES or self._kept_pixels() + pixels > _KEPT_PIXELS):
-            self._requests.popitem(last=False)
+        while self._compiled and (len(self._compiled) >= _KEPT_SHAPES or self._kept_pixels() + pixels > _KEPT_PIXELS):
+            self._compiled.popitem(last=False)
 
     def _kept_pixels(self) -> int:
-        return sum(prod(shapes[0]) for shapes in self._requests)
+        return sum(prod(shapes[0]) for shapes in self._compiled)
 
-    def _compile(self, shapes: Shapes) -> Any:
+    def _compile(self, shapes: Shapes) -> "_Compiled":
         model = self._model.clone()
         try:
             model.reshape({port: ov.PartialShape(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
         except RuntimeError as refused:
             raise misfit("openvino", shapes, refused) from refused
+        fold_columns(ov, model)
         try:
-            return self._core.compile_model(model, _DEVICE, self._options).create_infer_request()
+            return _Compiled(self._core.compile_model(model, _DEVICE, self._options))
         except (RuntimeError, MemoryError) as failed:
             raise _failure("compile", failed) from failed
 
 
-def _options(precision: Precision, threads: int | None) -> dict[str, Any]:
-    options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+class _Compiled:
+    """The graph for inputs of one shape, and the requests that run it; feature maps exist once, whatever their number."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._outputs = [(tuple(port.shape), port.element_type.to_dtype()) for port in model.outputs]
+        self._single = model.create_infer_request()
+        self._in_turn: deque[Any] = deque()
+
+    def run(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Run on arrays, into new ones."""
+        try:
+            results = tuple(np.empty(shape, dtype) for shape, dtype in self._outputs)
+            for place, result in enumerate(results):
+                self._single.set_output_tensor(place, ov.Tensor(result, shared_memory=True))
+            _give(self._single, arrays)
+            self._single.infer()
+        except (RuntimeError, MemoryError) as failed:
+            raise _failure("run", failed) from failed
+        return results
+
+    def start(self, arrays: Sequence[Array]) -> "_Running":
+        """Run on arrays while the caller does something else, into the memory of the requests, which take turns."""
+        if len(self._in_turn) < _AT_ONCE:
+            self._in_turn.appendleft(self._model.create_infer_request())
+        request = self._in_turn[0]
+        self._in_turn.rotate(-1)
+        try:
+            _give(request, arrays)
+            request.start_async()
+        except (RuntimeError, MemoryError) as failed:
+            raise _failure("run", failed) from failed
+        return _Running(request, arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A request that was started, and the arrays that it reads."""
+
+    request: Any
+    arrays: Sequence[Array]
+
+    def result(self) -> tuple[Array, ...]:
+        """Wait for it, and view what it wrote."""
+        try:
+            self.request.wait()
+        except (RuntimeError, MemoryError) as failed:
+            raise _failure("run", failed) from failed
+        return tuple(tensor.data for tensor in self.request.output_tensors)
+
+    def end(self) -> None:
+        """Wait for it, whatever comes of it."""
+        with suppress(RuntimeError, MemoryError):
+            self.request.wait()
+
+
+def _give(request: Any, arrays: Sequence[Array]) -> None:
+    for place, array in enumerate(arrays):
+        request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
+
+
+def _shapes(arrays: Sequence[Array]) -> Shapes:
+    return tuple(array.shape for array in arrays)
+
+
+def _options(precision: Precision, threads: int | None, offer: Offer) -> dict[str, Any]:
+    rest = "bf16" if "bf16" in offer.precisions else "f32"
+    options: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": rest if precision == "int8" else precision,
+    }
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     return options
@@ -149,7 +252,7 @@ def _read(core: Any, onnx: bytes) -> Any:
 def _graph_input(port: Any) -> GraphInput:
     shape = port.partial_shape
     channels = shape[1].get_length() if len(shape) > 1 and shape[1].is_static else None
-    return GraphInput(port.any_name, len(shape), channels)
+    return GraphInput(port.any_name, len(shape), channels, np.dtype(port.element_type.to_dtype()))
 
 
 def _failure(verb: str, reason: Exception) -> EngineError:

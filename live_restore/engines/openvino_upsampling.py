@@ -64,6 +64,8 @@ def _fold(ov: Any, conv: Any) -> bool:
         image = parts[plain[0]] if len(plain) == 1 else ov.opset13.concat([parts[p] for p in plain], 1).output(0)
         terms.append(ov.opset13.convolution(image, np.ascontiguousarray(kept), ones, pads, pads, ones))
     total = terms[0]
+    for place, term in enumerate(terms):  # the same names in every process
+        term.set_friendly_name(f"{conv.get_friendly_name()}/term_{place}")
     for term in terms[1:]:
         total = ov.opset13.add(total, term)
     conv.output(0).replace(total.output(0))

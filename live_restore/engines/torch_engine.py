@@ -1,25 +1,32 @@
 """The engine on PyTorch: it runs the same ONNX graph as the others, operation by operation.
 
 Receives an ONNX graph and batches; hands on what the graph makes of them. Only the operations in
-`live_restore.engines.torch_operations` are run, and nothing else that may be in the file. A feature map is freed as soon as
-nobody needs it any more. It does not know which network the graph is.
+`live_restore.engines.torch_operations` are run, and nothing else that may be in the file. On the CPU a feature map is freed as
+soon as nobody needs it any more; on a CUDA device, sizes that repeat are captured as CUDA graphs and batches overlap. It does
+not know which network the graph is.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, Self
 
 import numpy as np
 import torch
+from onnx.helper import tensor_dtype_to_np_dtype
 from torch import Tensor
 
-from live_restore.engines.batches import GraphInput, check_shapes, fit, last_line, misfit
-from live_restore.engines.engine import EngineSpec, FloatArray, Offer, Precision
-from live_restore.engines.onnx_file import Node, OnnxFile, read_onnx
-from live_restore.engines.torch_operations import OPERATIONS
-from live_restore.errors import EngineError, ModelError
+from live_restore.engines import torch_graph
+from live_restore.engines.batches import GraphInput, Shapes, check_shapes, fit, last_line, misfit, one_by_one
+from live_restore.engines.cuda_batches import CudaBatches
+from live_restore.engines.cuda_calls import CudaDevice
+from live_restore.engines.engine import Array, Batch, EngineSpec, Offer, Precision
+from live_restore.engines.onnx_file import OnnxFile, read_onnx
+from live_restore.engines.sixteen_bits import in_sixteen_bits
+from live_restore.engines.torch_cuda import SizedGraph, TorchCuda, TorchMemory
+from live_restore.engines.torch_graph import Run, TorchGraph
+from live_restore.errors import EngineError, EngineUnavailable, ModelError
 
-Values = list[Tensor | None]
+_BF16_FROM = (8, 0)
 
 
 class TorchEngine:
@@ -29,58 +36,66 @@ class TorchEngine:
     ----------
     onnx : bytes
         Sizes fixed in the graph are ignored, except for the channels.
-    precision : {"f32", "bf16"}
-        bf16 is autocast: weights stay float32, convolutions compute in bfloat16.
+    precision : {"f32", "bf16", "f16"}
+        On a CUDA device the weights of the layers are stored in it. On the CPU bf16 is autocast: weights stay float32,
+        convolutions compute in bfloat16; f16 is not to be had.
     threads : int, optional
         CPU threads of torch, for the whole process; default: leave as they are.
+    memory : TorchMemory, optional
+        The device through which batches go; default: the first CUDA device, or none.
     """
 
-    def __init__(self, onnx: bytes, precision: Precision, threads: int | None = None) -> None:
+    _KIND = "torch"
+
+    def __init__(
+        self, onnx: bytes, precision: Precision, threads: int | None = None, memory: TorchMemory | None = None
+    ) -> None:
         offer = self.offer()
-        self.spec = EngineSpec("torch", offer.version, offer.device, precision)
+        self.spec = EngineSpec(self._KIND, offer.version, offer.device, precision)
         if threads is not None:
             torch.set_num_threads(threads)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        file = _read(onnx)
+        if torch.cuda.is_available():
+            memory = memory or TorchCuda()
+        file = _read(onnx, precision if memory else "f32")
         self._graph_inputs = [_graph_input(value) for value in file.inputs]
-        self._output_names = file.output_names
-        self._nodes = file.nodes
-        self._weights = {
-            name: _channels_last(_placed(torch.from_numpy(np.array(array)), self._device))
-            for name, array in file.weights.items()
-        }
-        self._dead_after = _dead_after(file)
+        self._graph: TorchGraph | None = _placed(file, precision)
+        self._through = None if memory is None else CudaBatches(memory, self._sized(self._graph, memory))
 
     @classmethod
     def offer(cls) -> Offer:
         """Ask torch for its device: the first CUDA device, or the processor."""
         if torch.cuda.is_available():
-            return Offer(torch.__version__, torch.cuda.get_device_name(), ("f32", "bf16"))
+            return on_card(torch.__version__, TorchCuda().device())
         device = f"CPU ({torch.backends.cpu.get_cpu_capability()})"
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 (torch has no public name for it)
-            return Offer(torch.__version__, device, ("f32", "bf16"))
+            return Offer(torch.__version__, device, ("f32", "bf16"), "f16: torch computes in it on CUDA devices only")
         return Offer(torch.__version__, device, ("f32",), "bf16: this CPU has no bf16 arithmetic")
 
     def warm_up(self, *shapes: tuple[int, ...]) -> None:
-        """Check the shapes; torch itself prepares nothing."""
+        """Check the shapes; for a CUDA device also make their memory, run them and capture them."""
         check_shapes(shapes, self._graph_inputs)
+        self._opened()
+        if self._through is not None:
+            self._through.warm_up(tuple(tuple(shape) for shape in shapes))
 
-    def infer(self, *inputs: FloatArray) -> tuple[FloatArray, ...]:
+    def infer(self, *inputs: Array) -> tuple[Array, ...]:
         """Run the graph once."""
-        if not self._nodes:
-            raise EngineError("this torch engine is closed; open a new one")
+        graph = self._opened()
         arrays = fit(inputs, self._graph_inputs)
-        try:
-            with torch.inference_mode(), self._arithmetic():
-                return self._run(arrays)
-        except (RuntimeError, MemoryError) as failed:
-            if isinstance(failed, MemoryError | torch.OutOfMemoryError) or "memory" in str(failed):
-                raise EngineError(f"torch ran out of memory ({last_line(failed)}); use smaller tiles") from failed
-            raise misfit("torch", tuple(array.shape for array in arrays), failed) from failed
+        return self._run(graph, arrays) if self._through is None else self._through.infer(arrays)
+
+    def infer_many(self, batches: Iterable[Batch]) -> Iterator[tuple[Array, ...]]:
+        """Run the graph on batches in turn; on a CUDA device one goes up or comes down while another is computed."""
+        self._opened()
+        if self._through is None:
+            return one_by_one(self, batches)
+        return _all(self._through.infer_many(fit(batch, self._graph_inputs) for batch in batches))
 
     def close(self) -> None:
-        """Give back the weights."""
-        self._weights, self._nodes = {}, []
+        """Give back the weights, and the device's memory."""
+        self._graph = None
+        if self._through is not None:
+            self._through.close()
 
     def __enter__(self) -> Self:
         return self
@@ -88,74 +103,93 @@ class TorchEngine:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _opened(self) -> TorchGraph:
+        if self._graph is None:
+            raise EngineError(f"this {self._KIND} engine is closed; open a new one")
+        return self._graph
+
+    def _runs(self, graph: TorchGraph) -> Run:
+        """Give what runs the graph on the device."""
+        return graph.run
+
+    def _sized(self, graph: TorchGraph, memory: TorchMemory) -> Any:
+        run = self._runs(graph)
+        return lambda shapes, _stream: SizedGraph(graph, run, self._graph_inputs, memory, shapes)
+
     def _arithmetic(self) -> AbstractContextManager[object]:
-        if self.spec.precision == "bf16":
-            return torch.autocast(self._device.type, torch.bfloat16)
-        if self._device.type == "cpu":
-            return nullcontext()
-        # cuDNN would otherwise round float32 to 10 bits of mantissa (TF32), which is not what f32 promises
-        flags: AbstractContextManager[object] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        return flags
+        return torch.autocast("cpu", torch.bfloat16) if self.spec.precision == "bf16" else nullcontext()
 
-    def _run(self, arrays: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
-        live: dict[str, Tensor] = dict(self._weights)
-        for graph_input, array in zip(self._graph_inputs, arrays, strict=True):
-            live[graph_input.name] = _channels_last(torch.from_numpy(array).to(self._device))
-        for node, dead in zip(self._nodes, self._dead_after, strict=True):
-            made = _run_node(node, [live[name] if name else None for name in node.inputs])
-            live.update(zip(node.outputs, (_placed(tensor, self._device) for tensor in made), strict=False))
-            for name in dead:
-                live.pop(name, None)  # an optional result may not have been made
-        return tuple(_to_numpy(live[name]) for name in self._output_names)
+    def _run(self, graph: TorchGraph, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        try:
+            with torch.inference_mode(), self._arithmetic():
+                return tuple(_to_numpy(result) for result in graph.run([torch.from_numpy(array) for array in arrays]))
+        except (RuntimeError, MemoryError) as failed:
+            if isinstance(failed, MemoryError | torch.OutOfMemoryError) or "memory" in str(failed):
+                raise EngineError(f"torch ran out of memory ({last_line(failed)}); use smaller tiles") from failed
+            raise misfit("torch", _shapes(arrays), failed) from failed
 
 
-def _read(onnx: bytes) -> OnnxFile:
+def on_card(version: str, card: CudaDevice) -> Offer:
+    """Say what torch computes on a card."""
+    if card.capability < _BF16_FROM:
+        why_not = "bf16: cards compute it from compute capability 8.0 on"
+        return Offer(version, card.name, ("f32", "f16"), why_not, card.free_bytes)
+    return Offer(version, card.name, ("f32", "f16", "bf16"), "int8: torch computes in f32, f16 and bf16", card.free_bytes)
+
+
+class CompiledTorchEngine(TorchEngine):
+    """The same through torch's compiler; see `live_restore.engines.torch_graph.compiled`.
+
+    Raises
+    ------
+    EngineUnavailable
+        Without a CUDA device.
+    """
+
+    _KIND = "torch-compiled"
+
+    @classmethod
+    def offer(cls) -> Offer:
+        """Ask torch for its CUDA device."""
+        if not torch.cuda.is_available():
+            raise EngineUnavailable("torch finds no CUDA device, which torch-compiled is for; use --engine torch")
+        return super().offer()
+
+    def _runs(self, graph: TorchGraph) -> Run:
+        return torch_graph.compiled(graph)
+
+
+def _read(onnx: bytes, precision: Precision) -> OnnxFile:
+    """Read a graph, with its weights cast once if it is to be computed in 16 bits."""
     try:
-        file = read_onnx(onnx)
+        cast = in_sixteen_bits(onnx, precision) if precision in ("f16", "bf16") else onnx
+        return read_onnx(cast)
     except ModelError as refused:
         raise EngineError(str(refused)) from refused
-    for node in file.nodes:
-        if node.op not in OPERATIONS:
-            raise EngineError(f"the torch engine does not know {node.words}; run this network with another engine")
-    return file
+
+
+def _placed(file: OnnxFile, precision: Precision) -> TorchGraph:
+    if not torch.cuda.is_available():
+        return torch_graph.on(file, torch.device("cpu"), channels_last=True)
+    # cuDNN's kernels for 16 bits want channels innermost, those for float32 outermost
+    return torch_graph.on(file, torch.device("cuda"), channels_last=precision != "f32")
+
+
+def _all(results: Generator[tuple[Array, ...], None, None]) -> Iterator[tuple[Array, ...]]:
+    with closing(results):  # whoever stops listening stops the batches that are under way
+        yield from results
 
 
 def _graph_input(value: Any) -> GraphInput:
     dims = value.type.tensor_type.shape.dim
-    return GraphInput(value.name, len(dims), dims[1].dim_value or None if len(dims) > 1 else None)
+    channels = dims[1].dim_value or None if len(dims) > 1 else None
+    return GraphInput(value.name, len(dims), channels, tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
 
 
-def _dead_after(file: OnnxFile) -> list[list[str]]:
-    """List for every node the tensors that nobody needs after it."""
-    last_use = {name: at for at, node in enumerate(file.nodes) for name in (*node.outputs, *node.inputs) if name}
-    kept = set(file.output_names) | set(file.weights)
-    dead: list[list[str]] = [[] for _ in file.nodes]
-    for name, at in last_use.items():
-        if name not in kept:
-            dead[at].append(name)
-    return dead
+def _shapes(arrays: Sequence[Array]) -> Shapes:
+    return tuple(array.shape for array in arrays)
 
 
-def _run_node(node: Node, inputs: Values) -> Sequence[Tensor]:
-    try:
-        made = OPERATIONS[node.op](node, *inputs)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as wrong:
-        raise EngineError(f"torch cannot run {node.words}: {wrong}; run this network with another engine") from wrong
-    return (made,) if isinstance(made, Tensor) else made
-
-
-def _placed(tensor: Tensor, device: torch.device) -> Tensor:
-    """Put a tensor where it belongs; whole numbers are shape arithmetic and stay on the CPU."""
-    return tensor.to(device) if tensor.is_floating_point() else tensor.cpu()
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    """Lay channels innermost, which makes convolutions on the CPU about 1.5 times faster."""
-    if tensor.ndim not in (4, 5):
-        return tensor
-    return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.channels_last_3d)
-
-
-def _to_numpy(tensor: Tensor) -> FloatArray:
+def _to_numpy(tensor: Tensor) -> Array:
     # a copy, since a graph may hand out its input or a weight as its result
-    return np.array(tensor.float().cpu().numpy(), order="C")
+    return np.array((tensor.float() if tensor.is_floating_point() else tensor).numpy(), order="C")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -234,6 +235,9 @@ def _clip(node: Node, tensor: Tensor, low: Tensor | None = None, high: Tensor | 
 
 def _gather(node: Node, tensor: Tensor, indices: Tensor) -> Tensor:
     axis = node.attributes.get("axis", 0) % tensor.ndim
+    if indices.numel() == 1:  # needs nothing on the device
+        picked = tensor.narrow(axis, int(indices.item()) % tensor.shape[axis], 1)
+        return picked.reshape(*tensor.shape[:axis], *indices.shape, *tensor.shape[axis + 1 :])
     return tensor[(slice(None),) * axis + (indices.to(tensor.device) % tensor.shape[axis],)]
 
 
@@ -244,19 +248,27 @@ def _expand(_: Node, tensor: Tensor, shape: Tensor) -> Tensor:
 def _cast(node: Node, tensor: Tensor) -> Tensor:
     names = {
         1: torch.float32,
+        4: torch.uint16,
         6: torch.int32,
         7: torch.int64,
         9: torch.bool,
-        10: torch.float32,
+        10: torch.float16,
         11: torch.float32,
-        16: torch.float32,
+        16: torch.bfloat16,
     }
     return tensor.to(names[node.attributes["to"]])
 
 
 def _constant(node: Node) -> Tensor:
     value = next(value for name, value in node.attributes.items() if name.startswith("value"))
-    return torch.from_numpy(np.array(value, np.float32 if isinstance(value, float) else None))
+    return tensor_of(np.array(value, np.float32 if isinstance(value, float) else None))
+
+
+def tensor_of(array: NDArray[Any]) -> Tensor:
+    """Make a tensor of an array that came out of an ONNX file; it is a copy."""
+    if array.dtype.name == "bfloat16":  # numpy has none of its own, so torch does not know it
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))
 
 
 def _constant_of_shape(node: Node, shape: Tensor) -> Tensor:
@@ -310,6 +322,7 @@ OPERATIONS: dict[str, Operation] = {
     "Relu": lambda _, a: a.relu(),
     "Reshape": _reshape,
     "Resize": _resize,
+    "Round": lambda _, a: a.round(),
     "Shape": lambda node, a: torch.tensor(a.shape)[node.attributes.get("start", 0) : node.attributes.get("end")],
     "Sigmoid": lambda _, a: a.sigmoid(),
     "Slice": _slice,
