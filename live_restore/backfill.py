@@ -193,7 +193,12 @@ class _Backfill:
         """Restore what is missing of the channels that one model takes."""
         package, check = open_used(used), TrustCheck(self._noise)
         with Restorer(
-            package, engine=used.engine, precision=used.precision, mode=used.mode, memory_bytes=memory_bytes
+            package,
+            engine=used.engine,
+            precision=used.precision,
+            mode=used.mode,
+            memory_bytes=memory_bytes,
+            tolerance=used.tolerance,
         ) as restorer:
             for volume in volumes:
                 if volume.key not in sidecar.written:
@@ -263,7 +268,8 @@ def _plan(run: RunFolder) -> dict[str, Any]:
 
 
 def _on(model: ModelUsed, engine: str | None, precision: str | None) -> ModelUsed:
-    return replace(model, engine=engine or model.engine, precision=precision or model.precision)
+    tolerance = None if engine or precision else model.tolerance
+    return replace(model, engine=engine or model.engine, precision=precision or model.precision, tolerance=tolerance)
 
 
 def _left(volume: RawVolume, used: ModelUsed | None) -> str:
@@ -286,6 +292,7 @@ def _said(restored: Restored, restorer: Restorer, frames: int, trust: Mapping[st
         "sha256": restorer.package.onnx_sha256,
         "engine": str(restorer.engine),
         "precision": restorer.engine.precision,
+        **restorer.choice.figures,
         "normalisation": restorer.normalisation.mode,
         "low": float(restored.intensity.low[0]),
         "high": float(restored.intensity.high[0]),

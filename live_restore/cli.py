@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from live_restore import __version__
 from live_restore.arguments import byte_size, check_figure, package_path, split_model
-from live_restore.commands import calibration, learning, live, training
+from live_restore.commands import benching, building, calibration, certifying, distilling, learning, live, training
 from live_restore.errors import LiveRestoreError
 from live_restore.terminal.offline import Bars, print_engines, print_facts, print_models, print_outcomes
 
@@ -36,7 +36,7 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-for commands in (live, calibration, training, learning):
+for commands in (live, calibration, training, distilling, learning, certifying, building, benching):
     commands.add_to(app)
 
 # Rows of a before/after figure: more do not fit on a page.
@@ -160,20 +160,25 @@ def models(
 @app.command()
 def engines(
     model: Annotated[
-        str | None, typer.Option("--model", help="A package: also show what 'auto' picks for it here, and why.")
+        str | None, typer.Option("--model", help="A package: also show how far each engine is from float32 for it.")
     ] = None,
 ) -> None:
-    """Show which engines this machine has, and what 'auto' picks for a model, and why."""
+    """Show which engines this machine has, how far each is from float32 for a model, and what 'auto' picks, and why."""
+    from live_restore.certified import choose_for, offered_for
     from live_restore.engines.engine import engine_status
     from live_restore.models.package import open_package
-    from live_restore.restorer import Restorer
+    from live_restore.terminal.certificates import certificates_table
 
     print_engines(out, engine_status())
     package = open_package(package_path(model or _BUNDLED))
-    with Restorer(package) as restorer:
-        out.print(f"auto, for model '{escape(package.name)}': [bold]{escape(str(restorer.engine))}[/]")
-        out.print(f"because {escape(restorer.choice.why)}")
-        out.print("restore computes in f32 unless told otherwise with --precision")
+    if model is not None:
+        with err.status("certifying"):
+            offered = list(offered_for(package))
+        out.print("", certificates_table(package.name, offered), "")
+    choice = choose_for(package)
+    out.print(f"auto, for model '{escape(package.name)}': [bold]{escape(str(choice.spec))}[/]")
+    out.print(f"because {escape(choice.why)}")
+    out.print("restore computes in f32 unless told otherwise with --precision")
 
 
 @app.command()
@@ -212,9 +217,12 @@ def restore(
     ] = None,
     engine: Annotated[str, typer.Option(help="openvino, torch, identity or auto; see: live-restore engines.")] = "auto",
     precision: Annotated[
-        Literal["f32", "bf16", "auto"],
+        Literal["f32", "bf16", "f16", "int8", "auto"],
         typer.Option(help="Arithmetic of the network; bf16 is about twice as fast where the CPU has it, see docs/measured.md."),
     ] = "f32",
+    tolerate: Annotated[
+        bool, typer.Option("--tolerate", help="Take that precision even if its certificate is out of bounds.")
+    ] = False,
     memory: Annotated[
         str | None, typer.Option(help="What the network may take, e.g. 4GB. [dim]default: 40 % of what is free[/]")
     ] = None,
@@ -236,7 +244,7 @@ def restore(
 
     if gallery:
         check_figure(gallery)
-    opened = _assignments(model, engine, precision, byte_size(memory, "--memory"), normalisation, z_factor)
+    opened = _assignments(model, engine, precision, byte_size(memory, "--memory"), normalisation, z_factor, tolerate)
     options = Options(others, dtype, widths, f".{format_}", axes, sequence, overwrite, samples=gallery is not None)
     try:
         with Bars(err) as bars:
@@ -263,17 +271,23 @@ def _assignments(
     memory: int | None,
     mode: "Literal['frozen', 'rolling', 'volume'] | None",
     z_factor: float | None,
+    tolerate: bool,
 ) -> "list[Assignment[Restorer]]":
     from live_restore.channels import Assignment
+    from live_restore.engines.certificate import ANYTHING
     from live_restore.models.package import open_package
     from live_restore.restorer import Restorer
 
+    options: dict[str, Any] = {"memory_bytes": memory, "mode": mode, "z_factor": z_factor}
+    options |= {"tolerance": ANYTHING if tolerate else None}
     assignments = []
     for text in wanted:
         channels, path = split_model(text)
         package = open_package(package_path(path))
-        restorer = Restorer(package, engine=engine, precision=precision, memory_bytes=memory, mode=mode, z_factor=z_factor)
-        why = f" [dim]({escape(restorer.choice.why)})[/]" if precision == "auto" else ""
+        restorer = Restorer(package, engine=engine, precision=precision, **options)
+        found = restorer.choice.certificate
+        said = restorer.choice.why if precision == "auto" else found.sentence if found else ""
+        why = f" [dim]({escape(said)})[/]" if said else ""
         err.print(f"model [bold]{escape(package.name)}[/] on {escape(str(restorer.engine))}{why}")
         assignments.append(Assignment(channels, restorer))
     return assignments

@@ -176,6 +176,8 @@ class Channel(Section):
     engine, precision : str
     normalisation : {"frozen", "rolling", "volume"} or None
         None: what the package says.
+    tolerate : bool
+        Take that precision whatever its certificate says.
     """
 
     group: str = "Channel"
@@ -187,6 +189,7 @@ class Channel(Section):
     engine: str = "auto"
     precision: str = "auto"
     normalisation: Literal["frozen", "rolling", "volume"] | None = None
+    tolerate: bool = False
 
 
 class Serve(Section):

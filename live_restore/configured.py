@@ -5,6 +5,7 @@ were written, nor what the restore process does with them.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,12 @@ def _maps(path: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float
 
 
 def model_choices(
-    config: HardwareConfig | None, models: Sequence[str], engine: str | None, precision: str | None, mode: Mode | None
+    config: HardwareConfig | None,
+    models: Sequence[str],
+    engine: str | None,
+    precision: str | None,
+    mode: Mode | None,
+    tolerate: bool = False,
 ) -> tuple[ModelChoice, ...]:
     """Choose the models: those of the configuration, in their place those promoted, and before all those that were named.
 
@@ -58,6 +64,8 @@ def model_choices(
         PACKAGE or CHANNEL=PACKAGE.
     engine, precision, mode : str or None
         For all of them, in place of what the configuration says.
+    tolerate : bool
+        Take the precision that is asked for, whatever its certificate says.
 
     Raises
     ------
@@ -70,7 +78,13 @@ def model_choices(
         for channel in channels or ("*",):
             chosen[channel] = ModelChoice(channel, package_path(path))
     return tuple(
-        ModelChoice(one.channel, one.package, engine or one.engine, precision or one.precision, mode or one.mode)
+        replace(
+            one,
+            engine=engine or one.engine,
+            precision=precision or one.precision,
+            mode=mode or one.mode,
+            tolerate=tolerate or one.tolerate,
+        )
         for one in chosen.values()
     )
 
@@ -105,7 +119,7 @@ def configured_choice(config: HardwareConfig, channel: str) -> ModelChoice | Non
 def choice_for(config: HardwareConfig, channel: str, package: Path) -> ModelChoice:
     """Say how a package would be served for a channel: with the engine and normalisation of the configuration."""
     said = config.channels[channel]
-    return ModelChoice(channel, package, said.engine, said.precision, said.normalisation)
+    return ModelChoice(channel, package, said.engine, said.precision, said.normalisation, said.tolerate)
 
 
 def promoted_words(config: HardwareConfig | None, choice: ModelChoice) -> str:

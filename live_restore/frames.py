@@ -150,8 +150,9 @@ class Restored:
 
     Attributes
     ----------
-    pixels : ndarray, (C, Z, Y, X) or (C, Y, X), float32
-        Camera counts, or the network's own units where its output is no intensity.
+    pixels : ndarray, (C, Z, Y, X) or (C, Y, X), float32 or uint16
+        Camera counts, whole ones in uint16 where those were asked for, or the network's own units where its output is no
+        intensity.
     widths : ndarray of the same shape, or None
         Laplace scale of every pixel in the same units, from probabilistic networks: half of the probability lies
         within 0.69 of it, 90 % within 2.3.
@@ -161,7 +162,7 @@ class Restored:
         How many windows the image was restored in; 1 is the whole image at once.
     """
 
-    pixels: NDArray[np.float32]
+    pixels: NDArray[Any]
     widths: NDArray[np.float32] | None
     intensity: IntensityRange
     tiles: int

@@ -4,7 +4,9 @@ Receives pixels; hands on an `IntensityRange` that travels with the image, so th
 Shared by live, offline and training. It does not know what a network is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ Pixels = NDArray[np.integer | np.floating]
 
 # Below this fraction of the values themselves, high - low is rounding and no contrast.
 _COLLAPSED = 1e-6
+_MOST_COUNTS = 65535
+# Pixels that are sorted to guess a percentile; which guess it is changes nothing but the time.
+_SAMPLE = 16_384
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +37,11 @@ class IntensityRange:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     guarded: bool = False
+
+    @property
+    def low_and_span(self) -> FloatArray:
+        """What scaling takes, `low` above ``high - low``; (2, C) float32."""
+        return np.stack([self.low, self.high - self.low]).astype(np.float32)
 
     def scale(self, pixels: Pixels) -> FloatArray:
         """Camera counts to network units, ``(x - low) / (high - low)``.
@@ -60,9 +70,17 @@ class IntensityRange:
         return widths * self._columns(widths.ndim)[1]
 
     def _columns(self, ndim: int) -> tuple[FloatArray, FloatArray]:
-        shape = (-1,) + (1,) * (ndim - 1)
-        low = self.low.astype(np.float32).reshape(shape)
-        return low, (self.high - self.low).astype(np.float32).reshape(shape)
+        low, span = self.low_and_span.reshape(2, -1, *[1] * (ndim - 1))
+        return low, span
+
+
+def whole_counts(counts: NDArray[Any]) -> NDArray[np.uint16]:
+    """Round to what a camera could have counted, uint16, clipped to 0 .. 65535; whole counts stay as they are."""
+    if counts.dtype == np.uint16:
+        return counts
+    rounded: FloatArray = np.rint(counts)
+    np.clip(rounded, 0, _MOST_COUNTS, out=rounded)
+    return rounded.astype(np.uint16)
 
 
 def measure_percentiles(
@@ -70,8 +88,8 @@ def measure_percentiles(
 ) -> IntensityRange:
     """Measure the range of an image between two percentiles, guarded against flat images.
 
-    The same numbers as ``numpy.percentile`` with linear interpolation (what CSBDeep and 3D-RCAN use); 8- and 16-bit
-    images go through a histogram, several times faster.
+    The same numbers as ``numpy.percentile`` with linear interpolation (what CSBDeep and 3D-RCAN use); of 8- and 16-bit
+    images every pixel is counted too, but many times faster.
 
     Parameters
     ----------
@@ -161,21 +179,26 @@ def follow(previous: IntensityRange, measured: IntensityRange, weight: float) ->
 
 def _percentiles(pixels: Pixels, wanted: tuple[float, float]) -> tuple[float, float]:
     if pixels.dtype in (np.uint8, np.uint16):
-        low, high = _histogram_percentiles(pixels, wanted)
+        low, high = _counted_percentiles(pixels, wanted)
     else:
         low, high = np.percentile(pixels, wanted)
     return float(low), float(high)
 
 
-def _histogram_percentiles(pixels: Pixels, wanted: tuple[float, float]) -> tuple[float, float]:
-    """Order statistics from a histogram; exactly ``numpy.percentile(..., method="linear")``."""
-    bins = 1 << 8 * pixels.dtype.itemsize
-    counts = np.zeros(bins, np.int64)
-    # bincount works in int64: plane by plane, so that a stack is never held eight bytes a pixel
-    for plane in _planes(pixels):
-        counts += np.bincount(plane, minlength=bins)
-    upto = np.cumsum(counts)
-    low, high = (_order_statistic(upto, pixels.size, percent) for percent in wanted)
+def _counted_percentiles(pixels: Pixels, wanted: tuple[float, float]) -> tuple[float, float]:
+    """Order statistics by counting; exactly ``numpy.percentile(..., method="linear")``.
+
+    How many pixels lie at or below a value is counted in 0.25 ms for 2048 x 2048, a histogram of them takes 17: so a sample
+    says where to look, and a few counts find the value itself.
+    """
+    planes = list(_planes(pixels))
+    every = pixels.size // _SAMPLE | 1  # odd, so that it does not fall on the same columns again and again
+    sample = np.sort(np.concatenate([plane[::every] for plane in planes]))
+
+    def upto(value: int) -> int:
+        return sum(int(np.count_nonzero(plane <= value)) for plane in planes)
+
+    low, high = (_order_statistic(upto, pixels.size, percent, sample) for percent in wanted)
     return low, high
 
 
@@ -184,8 +207,43 @@ def _planes(pixels: Pixels) -> Pixels:
     return pixels.reshape(-1, pixels.shape[-1] * (pixels.shape[-2] if pixels.ndim > 1 else 1))
 
 
-def _order_statistic(upto: NDArray[np.int64], size: int, percent: float) -> float:
+def _order_statistic(upto: Callable[[int], int], size: int, percent: float, sample: NDArray[Any]) -> float:
+    """Find the value at a place among all, by linear interpolation, from how many pixels are `upto` a value."""
     place = (size - 1) * percent / 100
     below = int(place)
-    first, second = np.searchsorted(upto, [below + 1, min(below + 2, size)])
-    return float(first + (second - first) * (place - below))
+    first, reached = _least(upto, below + 1, *_bracket(sample, place / size, upto, below + 1))
+    if reached >= min(below + 2, size):
+        return float(first)
+    largest = int(np.iinfo(sample.dtype).max)
+    second, _ = _least(upto, below + 2, (first, reached), (largest, size))
+    return first + (second - first) * (place - below)
+
+
+Reached = tuple[int, int]  # a value, and how many pixels are up to it
+
+
+def _bracket(sample: NDArray[Any], share: float, upto: Callable[[int], int], wanted: int) -> tuple[Reached, Reached]:
+    """Find a value that fewer than `wanted` pixels are up to, and one that as many or more are."""
+    spread = 1 + int(4 * np.sqrt(len(sample) * share * (1 - share)))
+    middle = int(share * len(sample))
+    under, above = (int(sample[min(max(place, 0), len(sample) - 1)]) for place in (middle - spread, middle + spread))
+    low, high = (under - 1, upto(under - 1) if under else 0), (above, upto(above))
+    if low[1] >= wanted:
+        low, high = (-1, 0), low
+    elif high[1] < wanted:
+        low, high = high, (largest := int(np.iinfo(sample.dtype).max), upto(largest))
+    return low, high
+
+
+def _least(upto: Callable[[int], int], wanted: int, under: Reached, above: Reached) -> Reached:
+    """Find the least value that `wanted` pixels or more are up to, between one that fewer are up to and one that enough are."""
+    halves = False
+    while above[0] - under[0] > 1:
+        share = 0.5 if halves else (wanted - 0.5 - under[1]) / (above[1] - under[1])
+        value = under[0] + min(max(round(share * (above[0] - under[0])), 1), above[0] - under[0] - 1)
+        found = value, upto(value)
+        # where a guess in proportion leaves more than half, the next is the middle
+        before = above[0] - under[0]
+        under, above = (found, above) if found[1] < wanted else (under, found)
+        halves = not halves and above[0] - under[0] > before / 2
+    return above

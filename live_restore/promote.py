@@ -168,7 +168,7 @@ def swap(choice: ModelChoice, address: str | None, keys: ClientKeys | None = Non
         except WireError:
             return f"no restore process answers at {address}; {later}"
         words = {"channel": choice.channel, "package": str(choice.package.resolve()), "mode": choice.mode}
-        options = words | {"engine": choice.engine, "precision": choice.precision}
+        options = words | {"engine": choice.engine, "precision": choice.precision, "tolerate": choice.tolerate}
         answer = caller.ask(Command("swap", {name: word for name, word in options.items() if word is not None}), _SWAP_S)
     refused = answer.refused if isinstance(answer, Answer) else "it answered something else"
     if refused:

@@ -5,28 +5,32 @@ is where packages, engines and the pipeline meet; offline restoration, benchmark
 does not know where volumes come from or go to.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Literal, Self
 
 import numpy as np
 import psutil
 
-from live_restore.engines.choice import Choice, choose
-from live_restore.engines.engine import Engine, EngineSpec, open_engine
+from live_restore.certified import choose_for
+from live_restore.engines.certificate import Tolerance
+from live_restore.engines.choice import Choice
+from live_restore.engines.engine import EngineSpec, what_is_offered
+from live_restore.engines.network_engines import NetworkEngines
 from live_restore.errors import EngineError, ImageError
 from live_restore.frames import Restored
 from live_restore.intensity import IntensityRange, Pixels, follow
 from live_restore.models.facts import ModelFacts, Normalisation
 from live_restore.models.package import ModelPackage
 from live_restore.models.ranges import as_range, input_range
-from live_restore.restore.pipeline import Network, Progress, no_progress, restore
+from live_restore.restore.pipeline import Network, NoNumbers, Progress, no_progress, restore
 from live_restore.restore.procedures import finer_planes, interpolate_z, restore_isotropic, restore_upsampled
 from live_restore.restore.tiling import Space, TooLittleMemory
 
 Mode = Literal["frozen", "rolling", "volume"]
 
 # Runtimes hold more than the feature maps that must be alive: OpenVINO up to 1.17 times, torch up to 1.6 times as much.
-_RUNTIME_OVERHEAD = {"openvino": 1.25, "torch": 1.75}
+_RUNTIME_OVERHEAD = {"openvino": 1.25, "torch": 1.75, "torch-compiled": 1.75}
+_ON_A_CARD = ("tensorrt", "torch", "torch-compiled")
 # The graphs that pool over tiles hold more feature maps alive than the plain one: 1.2 times as much were measured.
 _POOLING_OVERHEAD = 1.25
 # Share of the memory free at start that the network may take when no budget is given.
@@ -46,20 +50,32 @@ class Restorer:
     engine : str
         Name in `live_restore.engines.engine.ENGINES`, or ``auto``.
     precision : str
-        ``f32``, ``bf16`` or ``auto``.
+        ``f32``, ``bf16``, ``f16``, ``int8``, or ``auto``: the fastest that is within its tolerance.
     memory_bytes : int or None
         What the network's feature maps may take; None: 40 % of the memory that is free now.
     mode : str or None
         ``frozen``, ``rolling`` or ``volume``; None: what the package says.
     z_factor : float or None
         For packages with a procedure along Z; None: what the package says.
+    tolerance : Tolerance or None
+        How far from float32 the precision may be; what is asked for and beyond it is refused. None: as usual.
+    rounded : bool
+        Give whole counts, uint16, clipped to 0 .. 65535: half the memory, and nothing left to round. Refused where the
+        output is no intensity.
+
+    Attributes
+    ----------
+    engine : EngineSpec
+        What is running, by name.
 
     Raises
     ------
     EngineUnavailable
         If the engine is not installed or the machine cannot run it.
+    EngineError
+        If the precision that was asked for is beyond its tolerance.
     ValueError
-        If mode or z_factor do not fit the package.
+        If mode, z_factor or rounding do not fit the package.
     """
 
     def __init__(
@@ -71,15 +87,18 @@ class Restorer:
         memory_bytes: int | None = None,
         mode: Mode | None = None,
         z_factor: float | None = None,
+        tolerance: Tolerance | None = None,
+        rounded: bool = False,
     ) -> None:
         self.package = package
         self.facts = package.facts
         self.normalisation = _in_mode(self.facts.normalisation, mode)
         self.z_factor = _checked_z_factor(self.facts, z_factor)
-        self._onnx = package.onnx()
-        self.choice: Choice = choose(self._onnx, package.test_input(), package.test_output(), kind=engine, precision=precision)
-        self._graphs = _Graphs(self._onnx, self.choice)
-        self._budget = _checked_budget(memory_bytes)
+        self.rounded = _checked_rounding(rounded, self.normalisation)
+        self.choice: Choice = choose_for(package, engine, precision, tolerance=tolerance)
+        self._graphs = NetworkEngines(package.onnx(), self.choice.kind, self.choice.precision)
+        self.engine: EngineSpec = self._graphs.whole("uint16").spec
+        self._budget = _checked_budget(memory_bytes, self.choice.kind)
         geometry = self.facts.geometry
         self._network = Network(
             graphs=self._graphs,
@@ -94,11 +113,6 @@ class Restorer:
     def _overhead(self) -> float:
         runtime = _RUNTIME_OVERHEAD.get(self.choice.kind, 1.0)
         return runtime * _POOLING_OVERHEAD if self.facts.geometry.global_pooling else runtime
-
-    @property
-    def engine(self) -> EngineSpec:
-        """What is running, by name."""
-        return self.choice.engine.spec
 
     def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape (Z, Y, X) of what comes out for a volume of this shape."""
@@ -143,25 +157,24 @@ class Restorer:
         """
         self._check(pixels)
         try:
-            restored = self._through(pixels, progress, movie)
+            return self._through(pixels, progress, movie)
         except TooLittleMemory as small:
             raise ImageError(self._in_bytes(small)) from None
-        if not (np.isfinite(restored.pixels.min()) and np.isfinite(restored.pixels.max())):
+        except NoNumbers:
             raise EngineError(
                 f"model '{self.package.name}' on {self.engine} gave pixels that are not numbers; try --precision f32 or "
                 "another --engine, and if that does not help, the weights are broken"
-            )
-        return restored
+            ) from None
 
     def _through(self, pixels: Pixels, progress: Progress, movie: Hashable) -> Restored:
         def measured(image: Pixels) -> tuple[IntensityRange, IntensityRange | None]:
             return self._measure(image, movie)
 
         if self.facts.procedure == "isotropic":
-            return restore_isotropic(pixels, self.z_factor, self._network, measured, progress)
+            return restore_isotropic(pixels, self.z_factor, self._network, measured, progress, self.rounded)
         if self.facts.procedure == "upsampling":
-            return restore_upsampled(pixels, self.z_factor, self._network, measured, progress)
-        return restore(pixels, self._network, *measured(pixels), progress)
+            return restore_upsampled(pixels, self.z_factor, self._network, measured, progress, self.rounded)
+        return restore(pixels, self._network, *measured(pixels), progress, self.rounded)
 
     def _in_bytes(self, small: TooLittleMemory) -> str:
         least = small.least_pixels * self.facts.geometry.bytes_per_pixel * self._overhead
@@ -233,50 +246,11 @@ class Restorer:
         return followed
 
 
-class _Graphs:
-    """The engines of one network; of the two for pooled tiles, only the one in use is open and holds memory."""
-
-    def __init__(self, onnx: bytes, choice: Choice) -> None:
-        self._onnx, self._choice = onnx, choice
-        self._pooled: Engine | None = None
-        self._variant = ""
-
-    @property
-    def whole(self) -> Engine:
-        return self._choice.engine
-
-    @property
-    def measuring(self) -> Engine:
-        from live_restore.engines.pooling import measuring  # loads onnx, which networks without attention do not need
-
-        return self._opened("measuring", measuring)
-
-    @property
-    def applying(self) -> Engine:
-        from live_restore.engines.pooling import applying
-
-        return self._opened("applying", applying)
-
-    def _opened(self, name: str, variant: Callable[[bytes], bytes]) -> Engine:
-        if self._pooled is None or self._variant != name:
-            self._close_pooled()
-            self._pooled = open_engine(self._choice.kind, variant(self._onnx), self._choice.precision)
-            self._variant = name
-        return self._pooled
-
-    def _close_pooled(self) -> None:
-        if self._pooled is not None:
-            self._pooled.close()
-        self._pooled = None
-
-    def close(self) -> None:
-        self._close_pooled()
-        self._choice.engine.close()
-
-
-def _checked_budget(memory_bytes: int | None) -> int:
+def _checked_budget(memory_bytes: int | None, kind: str) -> int:
     if memory_bytes is None:
-        return int(psutil.virtual_memory().available * _MEMORY_SHARE)
+        # the memory of a card, where the engine computes on one
+        free = what_is_offered(kind).free_bytes if kind in _ON_A_CARD else None
+        return int((psutil.virtual_memory().available if free is None else free) * _MEMORY_SHARE)
     if memory_bytes < 1:
         raise ValueError(f"a memory of {memory_bytes} bytes holds nothing; give some, for example 2GB")
     return memory_bytes
@@ -303,6 +277,12 @@ def _checked_z_factor(facts: ModelFacts, z_factor: float | None) -> float:
     if not 1 <= factor <= _MAX_Z_FACTOR:
         raise ValueError(f"z_factor must be 1 to {_MAX_Z_FACTOR}, as planes become finer; got {factor}")
     return factor
+
+
+def _checked_rounding(rounded: bool, rule: Normalisation) -> bool:
+    if rounded and rule.output == "none":
+        raise ValueError("this model's output is in its own units, which whole numbers cannot hold; take float32")
+    return rounded
 
 
 def _for_channels(measured: IntensityRange, channels: int) -> IntensityRange:

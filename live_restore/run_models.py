@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from live_restore.engines.certificate import ANYTHING, Tolerance
 from live_restore.errors import ModelError
 from live_restore.models.package import ModelPackage, open_package
 from live_restore.records.runs import RUN, RunFolder
@@ -32,6 +33,8 @@ class ModelUsed:
     engine, precision : str
     mode : {"frozen", "rolling", "volume"} or None
         None: what the package says.
+    tolerance : Tolerance or None
+        How far from float32 the precision may be; anything, where it restored live already; None: as usual.
     """
 
     channel: str
@@ -40,6 +43,7 @@ class ModelUsed:
     engine: str = "auto"
     precision: str = "auto"
     mode: Mode | None = None
+    tolerance: Tolerance | None = None
 
 
 def models_of(run: RunFolder, named: Mapping[str, Path]) -> list[ModelUsed]:
@@ -56,7 +60,8 @@ def models_of(run: RunFolder, named: Mapping[str, Path]) -> list[ModelUsed]:
     rows = [_used(row) for row in noted if isinstance(row, dict)] if isinstance(noted, list) else []
     models = {row.channel: row for row in rows if row is not None}
     for channel, package in named.items():
-        models[channel] = replace(models.get(channel, ModelUsed(channel, package)), package=package, sha256="")
+        noted_for = models.get(channel, ModelUsed(channel, package))
+        models[channel] = replace(noted_for, package=package, sha256="", tolerance=None)
     if not models:
         raise ModelError(f"{run.path} names no model, as no restore process was there; {_CURE}")
     return list(models.values())
@@ -75,6 +80,7 @@ def _used(row: Mapping[str, Any]) -> ModelUsed | None:
         engine.split(" ")[0] or "auto",  # the kind, from words such as "openvino 2026.4, f32, on ..."
         precision or "auto",
         cast("Mode", mode) if mode in get_args(Mode) else None,
+        ANYTHING,
     )
 
 

@@ -31,8 +31,9 @@ from live_restore.frames import Volume
 from live_restore.records.runs import volume_words
 from live_restore.restore.noise import CameraNoise
 from live_restore.restore.scheduler import Scheduler
-from live_restore.serving.checking import Checking, Checks, NoChecks, checked, said_of
+from live_restore.serving.checking import Checking, Checks, LeaveOut, NoChecks, checked, said_of
 from live_restore.serving.comparing import Comparing
+from live_restore.serving.engine_builds import EngineBuilds
 from live_restore.serving.models import ModelChoice, Models, choice_of
 from live_restore.serving.network import Network, Parts
 from live_restore.serving.recording import Recording
@@ -53,6 +54,8 @@ _MOST_FAILURES = 100
 _AT_ONCE_S = 5.0
 # Threads hand the interpreter on after this long; Python's own 5 ms would add up to a volume's whole latency.
 _SWITCH_S = 0.0005
+# Which volumes go unchecked.
+_LEFT_OUT: Mapping[str, LeaveOut] = {"paced": "paced", "newest": "overtaken"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +70,11 @@ class ServeOptions:
         Channels without one are shown as they are.
     noise : CameraNoise or None
         Of the camera; None: estimated from the images.
-    trust : {"every", "newest", "before", "none"}
-        Which restored volumes are checked for photon consistency. ``every``: beside the restoration of the next one, so
-        that a volume goes back to the acquisition at once, without the figures; a check that is slower than the network
-        slows all down. ``newest``: as every, but what the check cannot keep up with goes unchecked, and is counted.
+    trust : {"paced", "every", "newest", "before", "none"}
+        Which restored volumes are checked for photon consistency. ``paced``: every one, beside the restoration of the next,
+        so that a volume goes back to the acquisition at once, without the figures; but where volumes wait to be restored,
+        checks take a tenth of the time at most, and what they leave out is counted. ``every``: none is left out; a check
+        that is slower than the network slows all down. ``newest``: only what the check cannot keep up with is left out.
         ``before``: every volume, before it goes back, with the figures. ``none``: none.
     references_ms : mapping of str to float
         Exposures that one would use without restoration, by channel: the dose saved is counted against them, else against
@@ -93,7 +97,7 @@ class ServeOptions:
     address: str = ENDPOINT
     models: tuple[ModelChoice, ...] = ()
     noise: CameraNoise | None = None
-    trust: Literal["every", "newest", "before", "none"] = "every"
+    trust: Literal["paced", "every", "newest", "before", "none"] = "paced"
     references_ms: Mapping[str, float] = field(default_factory=dict)
     max_waiting: int = 2
     max_waiting_bytes: int = 4 << 30
@@ -138,13 +142,14 @@ class Server:
         With the real port.
     """
 
-    def __init__(self, options: ServeOptions) -> None:
+    def __init__(self, options: ServeOptions, builds: EngineBuilds | None = None) -> None:
         self._options = options
+        self._builds = builds or EngineBuilds()
         keys = ServerKeys.read(options.keys) if options.keys else None
         self._listener = Listener(options.address, keys)
         self.address = self._listener.address
         try:
-            self._models = _ready_models(options)
+            self._models = _ready_models(options, self._builds)
         except BaseException:
             self._listener.close()
             raise
@@ -166,12 +171,13 @@ class Server:
             self._views,
             self._recording,
             self._comparing,
-            newest_only=options.trust == "newest",
+            leave_out=_LEFT_OUT.get(options.trust, "none"),
+            behind=lambda: self._restoring.behind,
             looking=lambda: self._network.looking,
-            shown=self._listener.wake,
+            shown=self._seen_anew,
         )
         scheduler = Scheduler(options.max_waiting, options.max_waiting_bytes)
-        self._restoring = Restoring(self._models, scheduler, self._restored, self._failed, self._listener.wake)
+        self._restoring = Restoring(self._models, scheduler, self._restored, self._failed, self._room_made)
         identity = Identity(session, self.address, time.perf_counter_ns())
         self._network = Network(
             Parts(
@@ -197,6 +203,7 @@ class Server:
         """Begin to serve."""
         for part in (self._recording, self._comparing, self._checking, self._restoring, self._thread):
             part.start()
+        self._builds.start(self._models)
 
     def stop(self) -> None:
         """End: the first time when all that was accepted is done, the second time at once. From any thread, or a signal."""
@@ -229,6 +236,7 @@ class Server:
                 failures += 1
                 if failures == _MOST_FAILURES:
                     break
+        self._builds.stop()
         self._network.say_what_waits()
         self._listener.close()
         self._over.set()
@@ -264,6 +272,12 @@ class Server:
         return self._recording.join(0) or late
 
     # --- what the threads tell ----------------------------------------------------------------------------------------
+
+    def _room_made(self) -> None:
+        self._network.room_made()
+
+    def _seen_anew(self) -> None:
+        self._network.seen_anew()
 
     def _restored(self, outcome: Outcome) -> None:
         """Take what the restore thread made: it goes back to the acquisition before anything else is done with it."""
@@ -311,6 +325,7 @@ class Server:
         """Change a channel's model; a thread of its own, for loading takes seconds."""
         asked = {**asdict(choice), "package": str(choice.package)}
         try:
+            self._builds.before_swap(self._models, choice)
             loaded = self._models.swap(choice)
         except Exception as failed:  # the old model goes on, whatever the new one threw
             why = str(failed) or type(failed).__name__
@@ -334,9 +349,9 @@ class Server:
                 self._recording.describe(run)
 
 
-def _ready_models(options: ServeOptions) -> Models:
+def _ready_models(options: ServeOptions, builds: EngineBuilds) -> Models:
     """Load the models, and warm them up for what is expected."""
-    models = Models(options.models)
+    models = Models(builds.at_once(options.models))
     try:
         if options.expected is not None:
             models.expect(options.expected)

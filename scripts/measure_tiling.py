@@ -17,8 +17,7 @@ import torch
 
 from live_restore.acquire.simulate.camera import build_camera
 from live_restore.acquire.simulate.specimen import example_field
-from live_restore.engines.engine import open_engine
-from live_restore.engines.pooling import applying, measuring
+from live_restore.engines.network_engines import NetworkEngines
 from live_restore.intensity import measure_percentiles
 from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net
@@ -28,15 +27,6 @@ from live_restore.restore.tiling import Space
 
 RCAN = {"n_dim": 2, "channels": 16, "blocks": 2, "groups": 3, "reduction": 4}
 SIZE = 512
-
-
-class Graphs:
-    """The three engines of one network."""
-
-    def __init__(self, onnx: bytes, pooled: bool) -> None:
-        self.whole = open_engine("openvino", onnx, "f32")
-        self.measuring = open_engine("openvino", measuring(onnx), "f32") if pooled else self.whole
-        self.applying = open_engine("openvino", applying(onnx), "f32") if pooled else self.whole
 
 
 def rendered(seed: int, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +65,7 @@ def compare(name: str, net: torch.nn.Module) -> None:
     space = Space(g.halo, g.divisible_by, g.output_factor, g.global_pooling)
     image = rendered(7)[0]
     unit = measure_percentiles(image, 0, 100)
-    whole = Network(Graphs(onnx, g.global_pooling), space, 1, False, 10**9)
+    whole = Network(NetworkEngines(onnx, "openvino", "f32"), space, 1, False, 10**9)
     expected = restore(image, whole, unit, None).pixels
     span = np.percentile(expected, 99.9) - np.percentile(expected, 0.1)
     for side in (256, 160, 112):

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from held_out_scores import score_held_out, summary, table
+from held_out_scores import TESTED_PEAK_PHOTONS, score_held_out, summary, table
 from training_fields import (
     HELD_OUT_SEED,
     TRAINED_PEAK_PHOTONS,
@@ -40,7 +40,8 @@ from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net
 from live_restore.models.nets.layers import Net
 from live_restore.models.onnx_export import run_net, to_onnx
-from live_restore.models.package import write_package
+from live_restore.models.package import open_package, write_package
+from live_restore.models.real_images import REAL_IMAGES, RealImages, pack
 
 BUNDLED = Path(__file__).resolve().parents[1] / "live_restore" / "bundled"
 CARE = "Weigert et al. 2018, Content-aware image restoration, Nature Methods. doi:10.1038/s41592-018-0216-7"
@@ -69,6 +70,8 @@ class Recipe:
         Size of the package's test image.
     held_out : tuple of int, ([Z,] Y, X)
         What it is scored on.
+    probed : tuple of int, ([Z,] Y, X)
+        What the package carries to certify engines with.
     """
 
     title: str
@@ -82,6 +85,7 @@ class Recipe:
     learning_rate: float
     test: tuple[int, ...]
     held_out: tuple[int, ...]
+    probed: tuple[int, ...]
 
 
 # Patches of several depths, cut from deeper stacks: a network that has only seen one depth knows every plane by its distance
@@ -99,6 +103,7 @@ RECIPES = {
         learning_rate=2e-3,
         test=(96, 96),
         held_out=(256, 256),
+        probed=(256, 256),
     ),
     "care3d_demo": Recipe(
         title="CARE 3D demo",
@@ -112,6 +117,7 @@ RECIPES = {
         learning_rate=2e-3,
         test=(12, 64, 64),
         held_out=(12, 512, 512),
+        probed=(12, 72, 72),
     ),
     "rcan3d_demo": Recipe(
         title="RCAN 3D demo",
@@ -125,6 +131,7 @@ RECIPES = {
         learning_rate=1.5e-3,
         test=(12, 64, 64),
         held_out=(12, 512, 512),
+        probed=(12, 72, 72),
     ),
 }
 
@@ -179,8 +186,23 @@ def write(recipe: Recipe, net: Net, scores: dict[str, float], facts: ModelFacts,
         licence="BSD-3-Clause",
         authors=("the live_restore developers",),
         cite=(recipe.cite,),
+        extras={REAL_IMAGES: pack(render_images(recipe))},
         overwrite=True,
     )
+
+
+def render_images(recipe: Recipe) -> RealImages:
+    """Render what engines are certified with: fields and cameras that are neither trained on nor scored with."""
+    seed = HELD_OUT_SEED + 2_000
+    fields, cameras = render_fields(seed, len(TESTED_PEAK_PHOTONS), recipe.probed), build_cameras(seed, recipe.probed)
+    rng, low, high = np.random.default_rng(seed), [], []
+    for field, camera, peak_photons in zip(fields, cameras, TESTED_PEAK_PHOTONS, strict=False):
+        taken = expose(field, peak_photons, camera, rng)
+        clean = taken.clean.astype(np.float64) - taken.clean.min()
+        low.append(taken.raw)
+        high.append(np.rint(clean * (65535 / clean.max())).astype(np.uint16))
+    noises = [np.median(camera.read_noise_e * camera.gain_adu_per_e) for camera in cameras]
+    return RealImages(low, high, float(np.median(noises)), "rendered")
 
 
 def _facts(recipe: Recipe, net: Net, fields: Sequence[FloatArray], steps: int, seed: int) -> ModelFacts:
@@ -225,7 +247,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--held-out", type=int, default=8, help="rendered for scoring, at each light level")
     parser.add_argument("--side", type=int, help="Y and X of all fields, for a quick try")
     parser.add_argument("--out", type=Path, help="default: among the bundled models")
+    parser.add_argument("--only-real-images", action="store_true", help="put those into the package that is there; no training")
     options = parser.parse_args(arguments)
+    if options.only_real_images:
+        package = open_package(options.out or BUNDLED / options.name).with_real_images(render_images(RECIPES[options.name]))
+        print(f"{package.path} carries {package.real_images().words}")
+        return
     torch.set_num_threads(options.threads)
     recipe = RECIPES[options.name]
     steps, path = options.steps or recipe.steps, options.out or BUNDLED / options.name

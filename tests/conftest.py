@@ -12,6 +12,15 @@ def ctrl_c_means_what_it_does_at_a_terminal():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def engines_are_cached_apart(tmp_path_factory):
+    """Keep certificates and engines of tests, and the secret that seals them, out of the user's folders."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LIVE_RESTORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        environment.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real images and models, which is no part of the repository."""

@@ -100,6 +100,8 @@ class Mood:
     model_state: str = "ready"
     why_failed: str = ""
     limits: dict = field(default_factory=dict)
+    certified: dict = field(default_factory=dict)
+    unchecked: bool = False  # every other volume goes unchecked
 
 
 class StandIn:
@@ -214,7 +216,7 @@ class StandIn:
             mood.slab,
             raw,
             restored if mood.restores else None,
-            trust if ask.trust and mood.restores else None,
+            trust if ask.trust and mood.restores and not (mood.unchecked and at % 2) else None,
             said=self._said(channel, at),
         )
 
@@ -241,7 +243,12 @@ class StandIn:
             "notes": self.mood.notes,
             "places": self.mood.places,
         }
-        return {"trust": trust, "provenance": {}, "stages_ms": {"restore": 21.0}, "latency_ms": own["latency_ms"]}
+        if self.mood.unchecked and at % 2:
+            return {**self._plain_said(own), "trust": {}, "checked": {"time": at - 1, "trust": trust}}
+        return {"trust": trust, **self._plain_said(own)}
+
+    def _plain_said(self, own):
+        return {"provenance": {}, "stages_ms": {"restore": 21.0}, "latency_ms": own["latency_ms"]}
 
     def status(self):
         taken = 6 * self.number
@@ -249,7 +256,7 @@ class StandIn:
         model = {"sha256": "9f2c61d05be8a4", "engine": "openvino 2026.4.1, f32, on AMD EPYC", "precision": "f32"}
         models = [
             {"channel": c, "model": f"care3d_{kind}", **model, "normalisation": "frozen", "state": mood.model_state,
-             "why": mood.why_failed, "limits": mood.limits}
+             "why": mood.why_failed, "limits": mood.limits, **mood.certified}
             for c, kind in CHANNELS.items()
         ]  # fmt: skip
         latency = {"wire": 0.4, "assemble": 0.2, "queue": 1.1, "restore": 21.4, "trust": 1.9, "write": 5.2, "total": 31.0}
@@ -261,7 +268,7 @@ class StandIn:
             "plan": {"channels": list(self.movie), "positions": ["0"], "planes": 6, "pixel_size_um": PIXEL_SIZE_UM},
             "hook": {"taken": taken, "waiting": 0, **dict.fromkeys(HOOK_COLUMNS, 0), "receipted": taken},
             "ledger": {"taken": taken, "waiting": 6, **dict.fromkeys(RESTORE_COLUMNS, 0), "restored": taken - 6},
-            "volumes": {"restored": self.number, "skipped": 0},
+            "volumes": {"restored": self.number, "skipped": 0, **({"unchecked": self.number // 2} if mood.unchecked else {})},
             "frames_per_s": 6 * len(self.movie) / mood.every_s,
             "volumes_per_s": len(self.movie) / mood.every_s,
             "bytes_free": 412e9,

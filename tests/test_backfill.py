@@ -454,12 +454,14 @@ sys.path.insert(0, sys.argv[1])
 from bare_clients import options
 from live_restore.records.sidecar import Sidecar
 from live_restore.server import ModelChoice, Server
-written, most = Sidecar.write, int(sys.argv[4])
-def write(self, *volume):
-    while len(self.written) >= most:  # the disk hangs: what is restored from here on was receipted, and is in no journal
+written, most = Sidecar.write_all, int(sys.argv[4])
+def write_all(self, volumes):
+    room = max(0, most - len(self.written))
+    refused = written(self, volumes[:room])
+    while room < len(volumes):  # the disk hangs: what is restored from here on was receipted, and is in no journal
         time.sleep(1)
-    return written(self, *volume)
-Sidecar.write = write
+    return refused
+Sidecar.write_all = write_all
 models = (ModelChoice("*", Path(sys.argv[3]), "openvino", "f32", "volume"),)
 with Server(options(Path(sys.argv[2]), models=models)) as server:
     print(server.address, flush=True)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from live_restore.bench.frame_rate import _add_up, frame_rate
 from live_restore.bench.live import PARTS, Table, measure_live
 
 
@@ -52,3 +53,23 @@ def test_every_raw_frame_is_saved_whatever_becomes_of_the_restore_process(tmp_pa
     killed = cases["killed in the middle, and started again"]["hook"]
     # how many frames nobody waited for depends on how fast the new process was there; none may be missing from the account
     assert 0 < killed["receipted"] < 400, killed
+
+
+@pytest.mark.slow
+def test_frames_are_counted_from_hook_to_preview(tmp_path):
+    """How many a second is not judged here; that none is lost unsaid is."""
+    figures = frame_rate(tmp_path, None, 2.0, "none", print)
+    assert figures["balanced"] and figures["hook"]["taken"] == 360 == sum(figures["hook"].values()) - 360
+    assert figures["hook"]["receipted"] == figures["restore"]["restored"] > 0
+    assert 0 < figures["previewed_per_s"] <= figures["restored_per_s"] + 1
+    assert set(figures["processor_ms"]) == {"camera", "restore", "preview", "page"} and figures["engine"].startswith("identity")
+    assert 0 < figures["latency_ms"]["median"] and 0 < figures["preview_ms"]["median"] <= figures["preview_ms"]["p99"]
+
+
+def test_a_frame_that_ends_in_no_column_is_noticed():
+    hook = {"taken": 9, "waiting": 0, "receipted": 5, "skipped": 4}
+    restore = {"taken": 5, "waiting": 0, "restored": 5}
+    assert _add_up(hook, restore)
+    assert not _add_up({**hook, "taken": 10}, restore)
+    assert not _add_up(hook, {**restore, "taken": 6, "restored": 6})
+    assert not _add_up(hook, {**restore, "waiting": 1, "restored": 4})

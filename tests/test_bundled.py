@@ -9,6 +9,7 @@ import pytest
 
 from live_restore.acquire.simulate.camera import build_camera
 from live_restore.acquire.simulate.specimen import KINDS, example_field
+from live_restore.engines.engine import open_engine
 from live_restore.models.package import open_package
 from live_restore.models.registry import bundled_folder, find_packages
 from live_restore.restorer import Restorer
@@ -79,9 +80,10 @@ def test_what_a_stack_network_gained_beats_every_gaussian_filter(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_engine_gives_the_packages_own_answer(restorers, name):
-    package = restorers[name].package
-    (output,) = restorers[name].choice.engine.infer(package.test_input())
+def test_engine_gives_the_packages_own_answer(name):
+    package = open_package(bundled_folder() / name)
+    with open_engine("openvino", package.onnx()) as engine:
+        (output,) = engine.infer(package.test_input())
     np.testing.assert_allclose(output, package.test_output(), atol=1e-4)
 
 
@@ -120,7 +122,8 @@ def test_channel_attention_pools_over_a_whole_stack_as_well_as_over_a_patch(rest
     raw, clean = low_light("filaments", 15, (12, 512, 512))
     whole = restorer.restore(raw[None])
     patch, inside = np.s_[:, 200:296, 200:296], np.s_[:, 12:-12, 12:-12]  # away from the padding of the patch
-    alone = whole.intensity.unscale(restorer.choice.engine.infer(whole.intensity.scale(raw[None])[:, *patch][None])[0][0])
+    with open_engine("openvino", restorer.package.onnx()) as engine:
+        alone = whole.intensity.unscale(engine.infer(whole.intensity.scale(raw[None])[:, *patch][None])[0][0])
     errors = [np.mean((pixels - clean[patch])[inside] ** 2) for pixels in (whole.pixels[0][patch], alone[0])]
     assert errors[0] <= 1.1 * errors[1]
 

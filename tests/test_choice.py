@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 from small_graphs import graph, image, net_graph, node, single
 
-from live_restore.engines.choice import BF16_LIMIT, choose, relative_error
+from live_restore.engines.certificate import ANYTHING, Probe, Tolerance
+from live_restore.engines.certifier import Certifier
+from live_restore.engines.choice import choose
 from live_restore.engines.engine import open_engine, what_is_offered
-from live_restore.errors import EngineError, EngineMismatch, EngineUnavailable
+from live_restore.errors import EngineError, EngineUnavailable
 
 CARE = net_graph("care", n_dim=2, first_filters=8)
+SOURCE = "the model's test image"
+# A small difference of large numbers, of which bf16 keeps 8 bits.
+ILL = graph([node("Add", ["x", "w"], ["a"]), node("Conv", ["a", "k"], ["b"]), node("Sub", ["b", "w"])],
+            {"w": np.full((1, 1, 1, 1), 100, np.float32), "k": np.ones((1, 1, 1, 1), np.float32)})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -18,81 +24,125 @@ def native_bf16():
         pytest.skip(offer.why_not)
 
 
-def answered(onnx, batch):
-    """The test image of a package, and what float32 makes of it."""
-    with open_engine("openvino", onnx) as engine:
-        return batch, engine.infer(batch)[0]
+def certifier(onnx=CARE, pixels=None, **options):
+    pixels = image(1, 1, 64, 64) if pixels is None else pixels
+    return Certifier(lambda: onnx, lambda: [Probe((pixels,))], SOURCE, **options)
+
+
+class Kept:
+    """Remembers certificates, and counts."""
+
+    def __init__(self):
+        self.by_spec, self.found = {}, 0
+
+    def find(self, spec):
+        self.found += spec in self.by_spec
+        return self.by_spec.get(spec)
+
+    def keep(self, spec, certificate):
+        self.by_spec[spec] = certificate
 
 
 def test_auto_takes_bf16_where_it_is_close_enough(native_bf16):
-    test_input, test_output = answered(CARE, image(1, 1, 64, 64))
-    choice = choose(CARE, test_input, test_output)
-    with choice.engine as engine:
-        assert (choice.kind, choice.precision) == ("openvino", "bf16") == (engine.spec.kind, engine.spec.precision)
-        assert 0 < choice.error <= BF16_LIMIT
-        assert choice.why.startswith(
-            "bf16: this machine computes it natively, and the model's test image differs from float32 by"
-        )
-        assert choice.why.endswith("of its range (limit 1e-3)")
-        np.testing.assert_allclose(relative_error(engine.infer(test_input)[0], test_output), choice.error)
+    choice = choose(certifier())
+    assert (choice.kind, choice.precision) == ("openvino", "bf16")
+    with open_engine(choice.kind, CARE, choice.precision) as engine:
+        assert engine.spec == choice.spec
+    assert 0 < choice.certificate.relative_error <= 2e-3
+    assert choice.why.startswith(f"bf16: against float32, on {SOURCE}: relative error ")
+    assert "PSNR loss unknown" in choice.why
+    assert choice.figures == {"relative_error": pytest.approx(choice.certificate.relative_error, rel=1e-2)}
 
 
 def test_auto_takes_f32_where_bf16_is_too_far_off(native_bf16):
-    # a small difference of large numbers, of which bf16 keeps 8 bits
-    onnx = graph([node("Add", ["x", "w"], ["a"]), node("Conv", ["a", "k"], ["b"]), node("Sub", ["b", "w"])],
-                 {"w": np.full((1, 1, 1, 1), 100, np.float32), "k": np.ones((1, 1, 1, 1), np.float32)})  # fmt: skip
-    choice = choose(onnx, *answered(onnx, image(1, 1, 32, 32)))
-    with choice.engine as engine:
-        assert engine.spec.precision == choice.precision == "f32"
-        assert choice.error > BF16_LIMIT
-        assert choice.why.startswith("f32: in bf16 the model's test image differs from float32 by")
+    choice = choose(certifier(ILL, image(1, 1, 32, 32)))
+    assert (choice.precision, choice.certificate, choice.figures) == ("f32", None, {})
+    assert choice.why.startswith("f32: openvino") and f"is beyond the limit of 2e-3 on {SOURCE}" in choice.why
 
 
-def test_auto_takes_f32_where_the_test_image_is_flat(native_bf16):
-    onnx = single("Relu")
-    choice = choose(onnx, *answered(onnx, np.zeros((1, 1, 16, 16), np.float32)))
-    with choice.engine:
-        assert choice.precision == "f32"
-        assert "the model's test image is flat" in choice.why
+def test_auto_takes_f32_where_the_images_are_flat(native_bf16):
+    flat = np.zeros((1, 1, 16, 16), np.float32)
+    choice = choose(certifier(single("Relu"), flat))
+    assert choice.precision == "f32" and f"cannot be judged on {SOURCE}: flat" in choice.why
+    assert choose(certifier(single("Relu"), flat), "torch").precision == "f32", "also where it is not the reference"
 
 
-def test_what_is_asked_for_is_taken_untested():
-    nonsense = image(1, 1, 64, 64)
-    for kind in ("openvino", "torch", "identity"):
-        for precision in what_is_offered(kind).precisions:
-            choice = choose(CARE, nonsense, nonsense, kind, precision, threads=1)
-            with choice.engine as engine:
-                assert (engine.spec.kind, engine.spec.precision) == (kind, precision)
-                assert choice.why == f"{precision}: as asked for"
-                assert choice.error is None
+def test_a_tolerance_decides(native_bf16):
+    strict = Tolerance(relative_error_alone=1e-7)
+    assert choose(certifier(), tolerance=strict).precision == "f32"
+    assert choose(certifier(ILL, image(1, 1, 32, 32)), tolerance=ANYTHING).precision == "bf16"
+
+
+def test_what_is_asked_for_is_certified_too(native_bf16):
+    choice = choose(certifier(threads=1), "openvino", "bf16")
+    assert choice.why.startswith("bf16: as asked for; against float32") and choice.certificate.passes
+
+
+def test_what_is_asked_for_and_too_far_off_is_refused_with_a_cure(native_bf16):
+    ill = certifier(ILL, image(1, 1, 32, 32))
+    with pytest.raises(
+        EngineError, match=r"bf16, .* is beyond .*; use --precision f32, or take it all the same with --tolerate"
+    ):
+        choose(ill, "openvino", "bf16")
+    taken = choose(ill, "openvino", "bf16", ANYTHING)
+    assert taken.why.startswith("bf16: as asked for, although openvino") and not taken.certificate.refusal
+    with pytest.raises(EngineError, match=r"torch .*, f32, .*; use another --engine"):
+        choose(ill, "torch", "f32", Tolerance(relative_error_alone=-1))
+    with pytest.raises(EngineError, match=r"no precision of torch can be taken: torch .* is beyond the limit of -1 on"):
+        choose(ill, "torch", tolerance=Tolerance(relative_error_alone=-1))
+
+
+def test_an_engine_that_does_not_know_the_network_is_passed_over():
+    with pytest.raises(EngineError, match="no precision of torch can be taken: torch, bf16: the torch engine does not know"):
+        choose(certifier(single("Mish")), "torch")
+
+
+def test_nothing_is_measured_where_there_is_nothing_to_certify():
+    def never():
+        raise AssertionError("measured")
+
+    untouched = Certifier(never, never, SOURCE)
+    for kind, precision in (("openvino", "f32"), ("identity", "f32"), ("identity", "bf16")):
+        choice = choose(untouched, kind, precision)
+        assert (choice.kind, choice.precision, choice.certificate) == (kind, precision, None)
+        assert choice.why == f"{precision}: as asked for"
+    assert choose(untouched, "identity").why == "f32: the identity computes nothing"
+
+
+def test_a_known_certificate_is_not_measured_again(native_bf16):
+    known = Kept()
+    first = choose(certifier(known=known))
+    again = choose(Certifier(lambda: CARE, lambda: [], SOURCE, known=known))
+    assert again == first and known.found == 1
+    assert [spec.precision for spec in known.by_spec] == ["bf16"]
+
+
+def test_the_float32_results_are_made_once(native_bf16):
+    made = []
+
+    def probes():
+        made.append(1)
+        return [Probe((image(1, 1, 32, 32),))]
+
+    one = Certifier(lambda: CARE, probes, SOURCE)
+    found = [one.certificate(kind, "bf16") for kind in ("openvino", "torch")]
+    assert len(made) == 1 and all(each.passes for each in found)
 
 
 REFUSED = [
     ("engine", {"kind": "abacus"}, EngineUnavailable, "there is no engine 'abacus'"),
-    ("precision", {"precision": "f16"}, EngineUnavailable, "does not compute in 'f16'"),
+    ("precision", {"precision": "f64"}, EngineUnavailable, "does not compute in 'f64'"),
     ("both", {"kind": "torch", "precision": "int8"}, EngineUnavailable, "'torch' does not compute in 'int8'"),
+    ("nothing computed", {"kind": "identity", "precision": "f64"}, EngineUnavailable, "'identity' does not compute in 'f64'"),
 ]
 
 
 @pytest.mark.parametrize(("asked", "error", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 def test_what_is_not_to_be_had_is_refused(asked, error, words):
-    test_input, test_output = answered(CARE, image(1, 1, 32, 32))
     with pytest.raises(error, match=words):
-        choose(CARE, test_input, test_output, **asked)
+        choose(certifier(), **asked)
 
 
-def test_a_test_output_of_another_network_is_refused(native_bf16):
-    with pytest.raises(EngineMismatch, match=r"gives \(1, 1, 32, 32\) .* its test output has \(1, 1, 64, 64\)"):
-        choose(CARE, image(1, 1, 32, 32), image(1, 1, 64, 64))
-
-
-def test_a_damaged_graph_is_refused():
+def test_a_damaged_graph_is_refused(native_bf16):
     with pytest.raises(EngineError, match="openvino cannot read this graph"):
-        choose(CARE[:-50], image(1, 1, 32, 32), image(1, 1, 32, 32))
-
-
-def test_relative_error():
-    expected = np.linspace(0, 10, 100_000, dtype=np.float32).reshape(1, 1, 250, 400)
-    np.testing.assert_allclose(relative_error(expected + 0.1, expected), 0.1 / 9.98, rtol=1e-3)
-    assert relative_error(expected, expected) == 0
-    assert np.isnan(relative_error(np.ones((1, 1, 4, 4), np.float32), np.ones((1, 1, 4, 4), np.float32)))
+        choose(certifier(CARE[:-50], image(1, 1, 32, 32)))

@@ -1,45 +1,24 @@
 """The pipeline: tiled equals whole, for every network; counts in, counts out."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pytest
 
-from live_restore.engines import pooling
-from live_restore.engines.engine import open_engine
+from live_restore.engines.network_engines import NetworkEngines
 from live_restore.intensity import IntensityRange, measure_percentiles
 from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net
 from live_restore.models.onnx_export import to_onnx
-from live_restore.restore.pipeline import Network, restore
+from live_restore.restore.pipeline import Network, NoNumbers, restore
 from live_restore.restore.tiling import Space
-
-
-class Graphs:
-    """The engines of one ONNX graph, opened when asked for."""
-
-    def __init__(self, onnx):
-        self.onnx = onnx
-
-    @cached_property
-    def whole(self):
-        return open_engine("openvino", self.onnx, "f32")
-
-    @cached_property
-    def measuring(self):
-        return open_engine("openvino", pooling.measuring(self.onnx), "f32")
-
-    @cached_property
-    def applying(self):
-        return open_engine("openvino", pooling.applying(self.onnx), "f32")
 
 
 def network(kind, options, max_pixels, probabilistic=False, channels_out=1):
     onnx = to_onnx(build_net(kind, options, seed=3))
     g = measure_geometry(onnx)
     space = Space(g.halo, g.divisible_by, g.output_factor, g.global_pooling)
-    return Network(Graphs(onnx), space, channels_out, probabilistic, max_pixels)
+    return Network(NetworkEngines(onnx, "openvino", "f32"), space, channels_out, probabilistic, max_pixels)
 
 
 def counts(shape, seed=0):
@@ -161,3 +140,101 @@ def test_progress_counts_every_window_and_both_passes():
     net = network("rcan", {"n_dim": 2, "channels": 8, "blocks": 1, "groups": 2}, 80**2)
     result = restore(pixels, net, measure_percentiles(pixels), None, lambda done, total: seen.append((done, total)))
     assert seen == [(n + 1, 2 * result.tiles) for n in range(2 * result.tiles)]
+
+
+def test_counts_of_every_dtype_come_out_alike():
+    pixels = counts((1, 40, 44))
+    pixels -= pixels.min()
+    pixels //= 8  # an 8-bit camera's
+    intensity = measure_percentiles(pixels)
+    net = network("care", {"n_dim": 2, **CARE}, 10**9)
+    expected = restore(pixels, net, intensity, intensity).pixels
+    for dtype in (np.uint8, ">u2", np.int16, np.uint32, np.float32, np.float64):
+        found = restore(pixels.astype(dtype), net, intensity, intensity).pixels
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("max_pixels", [10**9, 120**2], ids=["whole", "tiled"])
+@pytest.mark.parametrize("probabilistic", [False, True])
+def test_whole_counts_are_the_rounded_ones(max_pixels, probabilistic):
+    pixels = counts((1, 2, 190, 210))
+    intensity = measure_percentiles(pixels)
+    net = network("care", {"n_dim": 2, "probabilistic": probabilistic, **CARE}, max_pixels, probabilistic)
+    exact = restore(pixels, net, intensity, intensity)
+    whole = restore(pixels, net, intensity, intensity, rounded=True)
+    assert (whole.pixels.dtype, whole.pixels.shape, whole.tiles) == (np.uint16, exact.pixels.shape, exact.tiles)
+    assert np.abs(whole.pixels - np.clip(exact.pixels, 0, 65535)).max() <= 0.5 + 1e-2
+    if probabilistic:
+        np.testing.assert_array_equal(whole.widths, exact.widths)
+
+
+def test_a_stack_of_pooled_tiles_is_its_planes():
+    pixels = counts((1, 2, 130, 150))
+    intensity = measure_percentiles(pixels)
+    net = network("rcan", {"n_dim": 2, "channels": 8, "blocks": 1, "groups": 1}, 90**2)
+    seen = []
+    stack = restore(pixels, net, intensity, intensity, lambda done, total: seen.append((done, total)))
+    planes = [restore(pixels[:, z], net, intensity, intensity) for z in range(2)]
+    assert stack.tiles == sum(plane.tiles for plane in planes) > 2
+    np.testing.assert_allclose(stack.pixels, np.stack([plane.pixels for plane in planes], 1), rtol=1e-5)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_frame_that_fits_is_not_copied_nor_is_its_result():
+    """What goes through the network whole is read where the camera put it, and stays where the engine wrote it."""
+    frame = counts((1, 64, 64))
+    frame.flags.writeable = False
+    intensity = measure_percentiles(frame)
+    net = network("care", {"n_dim": 2, **CARE}, 10**9)
+    seen = []
+
+    class Watched:
+        def whole(self, image, rounded=False):
+            engine = net.graphs.whole(image, rounded)
+
+            class Engine:
+                def infer(self, *inputs):
+                    outputs = engine.infer(*inputs)
+                    seen.append((inputs[0], outputs[-1]))
+                    return outputs
+
+            return Engine()
+
+    restored = restore(frame, Network(Watched(), net.space, 1, False, 10**9), intensity, intensity)
+    given, result = seen[0]
+    assert np.shares_memory(given, frame)
+    assert np.shares_memory(restored.pixels, result)
+
+
+def test_what_is_no_number_is_refused():
+    pixels = counts((1, 2, 40, 44))
+    net = network("care", {"n_dim": 2, **CARE}, 10**9)
+    for low in (np.nan, np.inf):
+        output = IntensityRange(np.array([low]), np.array([1.0]))
+        for volume in (pixels, pixels[:, 0]):
+            for rounded in (False, True):
+                with pytest.raises(NoNumbers, match="pixels that are not numbers"):
+                    restore(volume, net, measure_percentiles(pixels), output, rounded=rounded)
+
+
+def test_numbers_whose_sum_is_none_are_numbers():
+    pixels = counts((1, 40, 44))
+    largest = float(np.finfo(np.float32).max)
+    net = network("care", {"n_dim": 2, **CARE}, 10**9)
+    output = IntensityRange(np.array([largest / 2]), np.array([largest / 2 + 1e32]))
+    assert np.isfinite(restore(pixels, net, measure_percentiles(pixels), output).pixels).all()
+
+
+def test_stopping_halfway_leaves_the_engine_usable():
+    pixels = counts((1, 5, 40, 44))
+    intensity = measure_percentiles(pixels)
+    net = network("care", {"n_dim": 2, **CARE}, 10**9)
+    expected = restore(pixels, net, intensity, intensity).pixels
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            restore(pixels, net, intensity, intensity, stop)
+    np.testing.assert_array_equal(restore(pixels, net, intensity, intensity).pixels, expected)

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import httpx
@@ -179,6 +180,26 @@ def test_what_cannot_be_said_is_tried_again_soon_and_not_taken_for_said():
 def test_status_alone_is_handed_on():
     conversation = talking(Wish())
     assert conversation.hear(view(0, pixels=False), 0.7).view.raw is None
+
+
+def test_a_status_belongs_to_the_views_that_follow_it():
+    conversation = talking(Wish())
+    status = conversation.hear(view(7), 0.3).view.status
+    assert status["server"] == {"session": "one"}
+    conversation.wish(Wish())
+    message = conversation.next_message(0.4)
+    assert message.sparing
+    conversation.sent(message, 0.4)
+    assert conversation.hear(replace(view(8), status={}), 0.5).view.status is status
+
+
+def test_a_status_is_sent_to_the_page_once_and_before_its_view():
+    words, first = web._Words(), view(7)
+    said = words.of(Seen(first, Wish(), "one"))
+    assert list(said) == ["status", "view"] and json.loads(said["status"])["status"]["server"] == {"session": "one"}
+    assert list(words.of(Seen(replace(first, number=8), Wish(), "one"))) == ["view"]
+    assert list(words.of(Seen(view(9), Wish(), "one"))) == ["status", "view"]
+    assert list(words.of(Link("gone"))) == ["link"]
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------

@@ -129,6 +129,23 @@ def test_it_says_what_restores_and_where_every_frame_went(visit):
     assert visit.text("#scale-word").endswith("µm")
 
 
+def test_it_shows_how_far_the_engine_is_from_float32(visit, stand_in):
+    """In short beside the precision; the whole certificate on a click, and a word where it is out of bounds."""
+    box = visit.page.locator("#certificate-box")
+    visit.shows()
+    assert not box.is_visible(), "float32 is what others are measured against"
+    figures = [["measured on", "8 held-out pairs"], ["relative error", "2.2e-3"], ["worst pixel", "0.28 read noises"]]
+    stand_in.mood.certified = {"certified": "error 2.2e-3, -0.005 dB", "certificate": figures, "beyond": ""}
+    visit.until("document.querySelector('#model-facts').textContent.includes('error 2.2e-3, -0.005 dB')")
+    assert "0.28 read noises" in box.get_attribute("title") and not visit.page.locator("#certificate").is_visible()
+    box.locator("summary").click()
+    assert visit.text("#certificate").split("\n") == [words for figure in figures for words in figure]
+    assert box.get_attribute("data-beyond") == "no"
+    stand_in.mood.certified = {**stand_in.mood.certified, "beyond": "bf16: bias 9e-3 is beyond the limit of 2e-3"}
+    visit.until("document.querySelector('#certificate').textContent.includes('bias 9e-3 is beyond')")
+    assert box.get_attribute("data-beyond") == "yes" and box.evaluate("box => box.open"), "it stays open"
+
+
 def test_the_divider_moves_by_keyboard_and_by_hand(visit):
     visit.shows()
     divider = visit.page.get_by_role("slider", name="Divider between raw and restored")
@@ -215,6 +232,38 @@ def test_the_overlay_shows_what_was_planted(visit, stand_in):
     assert "invented" in visit.text("#legend") and "erased" in visit.text("#legend")
     visit.page.get_by_role("checkbox", name="Show where raw disagrees").uncheck(force=True)
     visit.until("document.querySelector('#legend').hidden")
+
+
+def test_a_volume_that_went_unchecked_is_shown_with_the_last_check(visit, stand_in):
+    stand_in.mood.unchecked = True
+    visit.until("document.querySelector('#trust-facts').textContent.includes('as many as there was time for')")
+    visit.page.get_by_role("checkbox", name="Show where raw disagrees").check(force=True)
+    visit.until("!document.querySelector('#legend').hidden")
+    saw = set()
+    while len(saw) < 2:  # an even time point, which was checked, and an odd one
+        stand_in.mood.paused = True
+        newest = [number for number, _ in stand_in.shown.values()]
+        visit.until("newest => newest.includes(Number(document.querySelector('#canvas').dataset.number))", newest)
+        drawn = int(visit.text("#stamp").split("time ")[1].split(",")[0])
+        assert visit.text("#trust-word") == f"✓ agrees with the photons, time\u00a0{drawn - drawn % 2}"
+        assert visit.page.locator("#trust-word").get_attribute("data-trusted") == "yes"
+        assert float(visit.text("#chart-snr strong")) > 3
+        assert visit.page.locator("#legend").is_visible()
+        saw.add(drawn % 2)
+        stand_in.mood.paused = False
+        visit.shows()
+
+
+def test_a_browser_that_draws_slowly_beside_the_restoration_does_not_draw_all_the_time(visit):
+    visit.shows()
+    rests = visit.page.evaluate(
+        """async (cases) => {
+          const { restAfter } = await import('/static/pace.js');
+          return cases.map(([ms, cores]) => restAfter(ms, cores));
+        }""",
+        [[16, 2], [40, 2], [80, 2], [5000, 2], [80, 4], [80, 8]],
+    )
+    assert rests == [0, 0, 160, 500, 160, 0]
 
 
 def test_distrust_is_said_plainly_and_taken_back(browser, movie):

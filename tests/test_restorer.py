@@ -129,6 +129,17 @@ def test_upsampling_gives_finer_stacks(tmp_path):
     np.testing.assert_allclose(restored.pixels[:, 2:-2, 2:-2, 2:-2], expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize("facts", [{}, {"procedure": "isotropic", "z_factor": 2.0}], ids=["direct", "isotropic"])
+def test_whole_counts(tmp_path, facts):
+    raw = stack((1, 5, 24, 28))
+    with opened(tmp_path / "a", smoothing_facts(**facts)) as restorer:
+        expected = restorer.restore(raw).pixels
+    with opened(tmp_path / "b", smoothing_facts(**facts), rounded=True) as restorer:
+        restored = restorer.restore(raw)
+        assert restored.pixels.dtype == np.uint16
+        assert np.abs(restored.pixels - expected).max() <= 0.5 + 1e-3
+
+
 def test_isotropic_is_the_geometric_mean_of_both_directions(tmp_path):
     raw = stack((1, 5, 24, 28))
     with opened(tmp_path, smoothing_facts(2, procedure="isotropic", z_factor=2.0)) as restorer:
@@ -170,8 +181,14 @@ def test_volumes_that_do_not_fit(tmp_path, raw, n_dim, message):
             r"z_factor must be 1 to 100, .* got -1\.0",
         ),
         ({}, {"engine": "abacus"}, EngineUnavailable, "there is no engine 'abacus'"),
+        (
+            {"normalisation": Normalisation(output="none")},
+            {"rounded": True},
+            ValueError,
+            "in its own units, which whole numbers",
+        ),
     ],
-    ids=["no memory", "no frozen", "measures nothing", "z factor", "no z factor", "negative z factor", "engine"],
+    ids=["no memory", "no frozen", "measures nothing", "z factor", "no z factor", "negative z factor", "engine", "rounding"],
 )
 def test_choices_that_do_not_fit(tmp_path, facts, options, error, message):
     with pytest.raises(error, match=message):

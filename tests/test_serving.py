@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from threading import Event
+from threading import Event, Semaphore
 
 import numpy as np
 import pytest
@@ -19,13 +19,18 @@ from live_restore.records.sidecar import Sidecar
 from live_restore.restore.scheduler import Scheduler
 from live_restore.restore.volumes import Assembly
 from live_restore.server import ModelChoice, Server, serve
+from live_restore.serving.check_pace import CheckPace
+from live_restore.serving.checking import Checking, Checks, said_of
+from live_restore.serving.comparing import Comparing
 from live_restore.serving.hooks import Hooks
 from live_restore.serving.lane import Lane
 from live_restore.serving.models import Models
 from live_restore.serving.recording import Recording
-from live_restore.serving.restoring import Restoring
+from live_restore.serving.restoring import Outcome, Restoring
 from live_restore.serving.run import Run, Runs
+from live_restore.serving.run_files import RunFiles
 from live_restore.serving.timings import Rate, Timings
+from live_restore.serving.views import Views
 from live_restore.wire.messages import Beat, Begin
 from live_restore.wire.sockets import Caller, Listener
 
@@ -187,14 +192,21 @@ def test_a_channel_whose_model_is_gone_and_a_listener_that_fails_end_nothing():
 
 
 def recorded(tmp_path, free, volumes=3, raw_elsewhere=False, **plan):
-    """Record volumes of one plane, (1, 32, 40), on a disk with so many bytes free; gives the run and its folder."""
+    """Record volumes of one plane, (1, 32, 40), one by one, on a disk with so many bytes free; gives the run and its folder."""
     raw = tmp_path / "cells_1"
     raw.mkdir()
-    recording, run = Recording(tmp_path / "records", dict, free), a_run(raw=None if raw_elsewhere else str(raw), plan=plan)
+    asked = Semaphore(0)
+
+    def told(place):
+        asked.release()
+        return free(place)
+
+    recording, run = Recording(tmp_path / "records", dict, told), a_run(raw=None if raw_elsewhere else str(raw), plan=plan)
     recording.start()
+    run.ledger.take(volumes)
     for time in range(volumes):
-        run.ledger.take()
         recording.write(run, a_volume(time), image(time)[None].astype(np.float32), {})
+        assert asked.acquire(timeout=20)  # it is being written: those to come are not written together with it
     recording.finish(run)
     recording.stop()
     assert recording.join(20)
@@ -202,6 +214,121 @@ def recorded(tmp_path, free, volumes=3, raw_elsewhere=False, **plan):
 
 
 RAW, RESTORED = 32 * 40 * 2, 32 * 40 * 4  # bytes
+
+
+def test_volumes_that_come_quickly_are_written_together(tmp_path, monkeypatch):
+    go, asked, together, write = Event(), Semaphore(0), [], RunFiles.write
+    monkeypatch.setattr(RunFiles, "write", lambda files, entries: together.append(len(entries)) or write(files, entries))
+
+    def slow(place):
+        asked.release()
+        assert go.wait(20)
+        return 1 << 40
+
+    recording, run = Recording(tmp_path / "records", dict, slow), a_run()
+    other = a_run("other")
+    recording.start()
+    for time in range(9):
+        recording.write(run if time != 4 else other, a_volume(time), image(time)[None].astype(np.float32), {})
+        if not time:
+            assert asked.acquire(timeout=20)  # the first is being written, and the others wait
+    go.set()
+    for each in (run, other):
+        each.ledger.take()
+        recording.finish(each)
+    recording.stop()
+    assert recording.join(20) and recording.nbytes == 0
+    assert {key.time for key in read_journal(run.folder)} == {0, 1, 2, 3, 5, 6, 7, 8}
+    assert [key.time for key in read_journal(other.folder)] == [4]
+    assert together == [1, 7, 1] and "write" in run.timings.percentiles()
+
+
+def test_what_waits_to_be_written_in_a_hurry_is_named(tmp_path):
+    go, asked = Event(), Semaphore(0)
+
+    def slow(place):
+        asked.release()
+        assert go.wait(20)
+        return 1 << 40
+
+    recording, run = Recording(tmp_path / "records", dict, slow), a_run()
+    recording.start()
+    for time in range(4):
+        recording.write(run, a_volume(time), image(time)[None].astype(np.float32), {})
+        if not time:
+            assert asked.acquire(timeout=20)
+    recording.hurry()
+    go.set()
+    run.ledger.take()
+    recording.finish(run)
+    recording.stop()
+    assert recording.join(20)
+    left = [event["time"] for event in RunFolder.open(run.folder).events() if event["event"] == "not_recorded"]
+    assert [key.time for key in read_journal(run.folder)] == [0] and left == [1, 2, 3]
+
+
+def test_checks_take_a_tenth_of_the_time_where_volumes_wait():
+    pace = CheckPace(0.1)
+    assert pace.due(0, behind=True)  # the first
+    pace.checked(0, 10)
+    assert [pace.due(now, behind=True) for now in (10, 99, 100)] == [False, False, True]
+    assert pace.due(11, behind=False)
+    checks = now = 0
+    while now < 10_000:  # volumes every 7 units, each check takes 10
+        if pace.due(now, behind=True):
+            pace.checked(now, now + 10)
+            checks += 1
+        now += 7
+    assert 90 <= checks <= 101
+    with pytest.raises(ValueError, match="checks cannot take the share 0 of the time; give more than 0, and 1 at most"):
+        CheckPace(0)
+
+
+def outcomes(number):
+    """Volumes that were restored, by a network that changes nothing."""
+    models = Models([ModelChoice("*", PACKAGE, "identity", "f32")])
+    served = models.of("GFP")
+    for time in range(number):
+        volume = a_volume(time)
+        pixels = served.restorer.restore(volume.pixels[None]).pixels[0]
+        yield Outcome(volume, pixels, served, {**served.provenance(), "guarded": False}, 0.0, 1.0, 1, 1, 1, slab=False)
+    models.close()
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_what_goes_unchecked_is_counted_and_shown_with_the_last_check(tmp_path, behind):
+    recording, run, views, shown = Recording(tmp_path / "records", dict), a_run(), Views(), []
+    checking = Checking(
+        Checks(None),
+        views,
+        recording,
+        Comparing(recording),
+        leave_out="paced",
+        behind=lambda: behind,
+        looking=lambda: True,
+        shown=lambda: shown.append(views.find("", "", 0)),
+    )
+    recording.start()
+    checking.start()
+    for number, outcome in enumerate(outcomes(6)):
+        checking.take(run, outcome, said_of(outcome))
+        if not behind or not number:  # else the others come at once
+            until(lambda number=number: len(shown) > number)
+    checking.stop()
+    assert checking.join(20)
+    recording.finish(run)
+    recording.stop()
+    assert recording.join(20)
+    assert len(shown) == 6 and checking.waiting == 0
+    unchecked = [view for view in shown if not view.said["trust"]]
+    assert run.status(0)["volumes"].get("unchecked", 0) == len(unchecked)
+    assert bool(unchecked) == behind and shown[0].said["trust"]
+    for view in unchecked:
+        checked = max(before.volume.key.time for before in shown if before.said["trust"] and before.number < view.number)
+        assert view.said["checked"]["time"] == checked and "snr" in view.said["checked"]["trust"] and view.trust is None
+    journal = read_journal(run.folder)
+    assert len(journal) == 6 and not any("checked" in line["said"] for line in journal.values())
+    assert sum(bool(line["said"]["trust"]) for line in journal.values()) == 6 - len(unchecked)
 
 
 def test_a_full_disk_is_kept_for_the_raw_frames_that_the_plan_announces(tmp_path):

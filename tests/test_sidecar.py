@@ -403,3 +403,32 @@ with Sidecar(Path(sys.argv[1])) as sidecar:
     with Sidecar(folder) as sidecar:
         large = volume(1, channel=channel, shape=(3, 64, 64))
         np.testing.assert_array_equal(sidecar.read(key(1, channel=channel)), large)
+
+
+def test_volumes_that_are_written_together_are_written_each_for_itself(folder):
+    """Of several, those that cannot be written are refused by name, and the others are on disk and in the journal."""
+    with Sidecar(folder) as sidecar:
+        sidecar.write(key(0), volume(0), SAID)
+        wanted = [key(0), key(4), key(2), key(4), key(1), key(9)]
+        volumes = [(one, volume(one.time), SAID) for one in wanted]
+        volumes[2] = (key(2), volume(2, shape=(Z, Y, X + 1)), SAID)
+        volumes[4] = (key(1), volume(1), {"model": object()})
+        refused = sidecar.write_all(volumes[:4] + volumes[5:])
+        assert [str(reason or "").partition(", ")[2].partition(", ")[2][:25] for reason in refused] == [
+            "GFP is restored already; ",
+            "",
+            "GFP has the shape (Z, Y, ",
+            "GFP is restored already; ",
+            "",
+        ]
+        assert set(sidecar.written) == {key(0), key(4), key(9)} == set(read_journal(folder))
+        assert zarr.open_array(sidecar.paths["0"] / "0", mode="r").shape[0] == 10
+        for written in sidecar.written:
+            np.testing.assert_array_equal(sidecar.read(written), volume(written.time))
+        # where the journal cannot name them, none of them counts
+        assert [type(reason) for reason in sidecar.write_all([volumes[4], (key(3), volume(3), SAID)])] == [TypeError] * 2
+        assert key(3) not in sidecar.written and sidecar.write_all([]) == []
+        sidecar.write(key(3), volume(3), SAID)
+    with Sidecar(folder) as again:
+        assert set(again.written) == {key(0), key(3), key(4), key(9)}
+    assert not list(folder.rglob("*.new"))

@@ -175,6 +175,25 @@ def test_a_viewer_over_the_wire(tmp_path):
         assert plane.z == 2 and plane.number == view.number and plane.trust is None
 
 
+def test_a_sparing_viewer_is_told_a_status_once(tmp_path):
+    with Server(options(tmp_path)) as server, BareHook(server.address) as hook, Caller(server.address) as viewer:
+        hook.volume(image()[None])
+        settled(server.address, restored=1)
+        told = [viewer.ask(Ask(z=z, wait_ms=5000, sparing=True), 10).status for z in (0, -1) * 20]
+        assert told[0]["server"]["state"] == "serving" and {} in told
+        assert all(viewer.ask(Ask(z=z, wait_ms=5000), 10).status for z in (0, -1) * 5)
+
+
+def test_a_status_that_did_not_go_out_is_told_again():
+    viewers, status = Viewers(Views()), {"server": {}}
+    viewers.ask(b"a", Ask(sparing=True), 0)
+    assert viewers.waiting and viewers.news(b"a", status) is status and viewers.news(b"a", status) == {}
+    viewers.unheard(b"a")
+    assert viewers.news(b"a", status) is status
+    viewers.ask(b"a", Ask(sparing=False), 0)
+    assert viewers.news(b"a", status) is status
+
+
 def test_a_channel_without_a_model_is_shown_as_it_is(tmp_path):
     with Server(options(tmp_path, channel="GFP")) as server, BareHook(server.address) as hook, Caller(server.address) as viewer:
         hook.frame(image(), channel="DAPI")

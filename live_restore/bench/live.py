@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from live_restore.bench.children import Measurement, measure
 from live_restore.bench.conditions import conditions, load
+from live_restore.bench.frame_rate import RATE_HZ, SIDE, frame_rate, untrained_student
 from live_restore.bench.throughput import compare
 from live_restore.bench.trust_cost import trust_cost
 from live_restore.launch import Child, start_restore_process, stop_restore_process
@@ -62,7 +64,7 @@ class Measured:
         return {"conditions": self.conditions, "measured": self.raw}
 
 
-def measure_live(*, quick: bool, only: Sequence[str], say: Say) -> Measured:
+def measure_live(*, quick: bool, only: Sequence[str], say: Say, student: Path | None = None) -> Measured:
     """Measure the live path.
 
     Parameters
@@ -73,6 +75,8 @@ def measure_live(*, quick: bool, only: Sequence[str], say: Say) -> Measured:
         Names of `PARTS`; empty: all.
     say : callable
         Told what is being measured.
+    student : Path or None
+        The package that ``fps`` restores with; None: a small CARE network with random weights.
 
     Raises
     ------
@@ -87,7 +91,8 @@ def measure_live(*, quick: bool, only: Sequence[str], say: Say) -> Measured:
     measured = Measured(conditions())
     for name in only or PARTS:
         with tempfile.TemporaryDirectory(prefix="live_restore_bench_", ignore_cleanup_errors=True) as folder:
-            table, figures = PARTS[name](Path(folder), quick, say)
+            part = partial(_fps, student=student) if name == "fps" else PARTS[name]
+            table, figures = part(Path(folder), quick, say)
         measured.tables.append(table)
         measured.raw[name] = figures
     measured.conditions["load after"] = load()
@@ -264,6 +269,49 @@ def _latency_rows(figures: dict[str, dict[str, Any]]) -> tuple[tuple[str, ...], 
     return tuple(rows)
 
 
+# --- frames per second ------------------------------------------------------------------------------------------------
+
+
+def _fps(folder: Path, quick: bool, say: Say, student: Path | None = None) -> tuple[Table, Any]:
+    package = student or untrained_student(folder)
+    seconds, figures = 5.0 if quick else 30.0, {}
+    cases: dict[str, tuple[Path | None, str]] = {
+        "network": (package, "none"),
+        "network, and back into the script": (package, "float32"),
+        "identity in place of the network": (None, "none"),
+    }
+    for case, (model, results) in cases.items():
+        say(f"fps: {SIDE}x{SIDE} at {RATE_HZ:g} Hz for {seconds:g} s, {case}")
+        figures[case] = frame_rate(folder / case.replace(" ", "_"), model, seconds, results, say)
+    rows = tuple((case, *_frame_rate_row(said)) for case, said in figures.items())
+    about = (
+        f"Frames of {SIDE}x{SIDE} at {RATE_HZ:g} Hz into the hook, restored by {figures['network']['engine']}, recorded, "
+        "checked in the default mode, shown on a page; what is not restored was left out by the hook, and counted. Latency: "
+        "from the hook's receipt until restored, and until on the page. Processor time per restored frame."
+    )
+    head = ("", "restored/s", "on the page/s", "left out", "unchecked", "latency", "until on the page", "processor", "balanced")
+    return Table("Frames per second, hook to preview", about, head, rows), figures
+
+
+def _frame_rate_row(said: dict[str, Any]) -> tuple[str, ...]:
+    spent = ", ".join(f"{name} {each:.1f}" for name, each in said["processor_ms"].items())
+    latency, page = (_spread(said[name]) for name in ("latency_ms", "preview_ms"))
+    return (
+        f"{said['restored_per_s']:.1f}",
+        f"{said['previewed_per_s']:.1f}",
+        f"{said['hook']['skipped']} of {said['hook']['taken']}",
+        f"{said['unchecked']}",
+        latency,
+        page,
+        f"{sum(said['processor_ms'].values()):.1f} ms ({spent}), {100 * said['share']:.0f} % of all cores",
+        "yes" if said["balanced"] else "NO",
+    )
+
+
+def _spread(said: dict[str, float]) -> str:
+    return f"{said['median']:.0f} ms, p99 {said['p99']:.0f} ms" if said else ""
+
+
 # --- the wire and the check -------------------------------------------------------------------------------------------
 
 
@@ -314,6 +362,7 @@ PARTS: dict[str, Callable[[Path, bool, Say], tuple[Table, Any]]] = {
     "hook": _hook,
     "latency": _latency,
     "deepcad": _deepcad,
+    "fps": _fps,
     "wire": _wire,
     "trust": _trust,
 }

@@ -59,9 +59,10 @@ Keys = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="Hardware configuration, e.g. hardware_configs/demo.toml.")]
 Precision = Annotated[
-    Literal["f32", "bf16", "auto"] | None,
+    Literal["f32", "bf16", "f16", "int8", "auto"] | None,
     typer.Option(help="Arithmetic of the network. [dim]default: what the configuration says, else auto[/]"),
 ]
+Tolerate = Annotated[bool, typer.Option("--tolerate", help="Take that precision even if its certificate is out of bounds.")]
 Engine = Annotated[
     str | None, typer.Option(help="openvino, torch, identity or auto. [dim]default: what the configuration says, else auto[/]")
 ]
@@ -136,6 +137,7 @@ def serve(
     ] = None,
     engine: Engine = None,
     precision: Precision = None,
+    tolerate: Tolerate = False,
     normalisation: Annotated[
         Literal["frozen", "rolling", "volume"] | None,
         typer.Option(help="Where the percentiles come from. [dim]default: what the model says[/]"),
@@ -149,9 +151,12 @@ def serve(
         float | None, typer.Option(help="Seconds after which a volume that does not grow is given up.", min=0.1)
     ] = None,
     trust: Annotated[
-        Literal["every", "newest", "before", "none"],
-        typer.Option(help="Check photon consistency of every volume, of as many as go, before a volume goes back, or never."),
-    ] = "every",
+        Literal["paced", "every", "newest", "before", "none"],
+        typer.Option(
+            help="Check photon consistency: of every volume, but in a tenth of the time where volumes wait; of every one at "
+            "any cost; of as many as go; before a volume goes back; never."
+        ),
+    ] = "paced",
     records: Annotated[
         Path | None, typer.Option(help="Where to keep runs whose raw data is not on this machine. [dim]default: here[/]")
     ] = None,
@@ -176,7 +181,7 @@ def serve(
     from live_restore.server import serve as run
 
     rig = _configuration(config)
-    choices = model_choices(rig, model or (), engine, precision, normalisation)
+    choices = model_choices(rig, model or (), engine, precision, normalisation, tolerate)
     if not choices:
         err.print("[yellow]no model is given: raw volumes are shown, nothing is restored[/] (see --model, --config)")
     said = rig.serve if rig else Serve()
@@ -292,6 +297,7 @@ def swap(
     model: Annotated[str, typer.Argument(help="PACKAGE for channels without their own, or CHANNEL=PACKAGE.")],
     engine: Engine = None,
     precision: Precision = None,
+    tolerate: Tolerate = False,
     address: Address = _ENDPOINT,
     keys: Keys = None,
 ) -> None:
@@ -304,7 +310,8 @@ def swap(
     channels, path = split_model(model)
     package = str(package_path(path).resolve())
     for channel in channels or ("*",):
-        options = {"channel": channel, "package": package, "engine": engine or "auto", "precision": precision or "auto"}
+        options: dict[str, str | bool] = {"channel": channel, "package": package, "tolerate": tolerate}
+        options |= {"engine": engine or "auto", "precision": precision or "auto"}
         with err.status(f"loading {escape(path)} beside the model that is working"):
             said = _asked(address, keys, Command("swap", options), _SWAP_S).said
         out.print(
@@ -416,7 +423,10 @@ def bench_live(
         bool, typer.Option("--quick", help="A tenth of the frames: to see that it works, not to be quoted.")
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="raw, hook, latency, deepcad, wire or trust. Repeat it.")
+        list[str] | None, typer.Option("--only", help="raw, hook, latency, deepcad, fps, wire or trust. Repeat it.")
+    ] = None,
+    student: Annotated[
+        Path | None, typer.Option(help="Package for fps. [dim]default: a small CARE network with random weights[/]")
     ] = None,
 ) -> None:
     """Measure the live path: is raw safe, what does the hook cost, how long until a volume is back.
@@ -425,7 +435,8 @@ def bench_live(
     """
     from live_restore.bench.live import measure_live
 
-    measured = measure_live(quick=quick, only=tuple(only or ()), say=lambda sentence: err.print(f"[dim]{escape(sentence)}[/]"))
+    say = lambda sentence: err.print(f"[dim]{escape(sentence)}[/]")  # noqa: E731
+    measured = measure_live(quick=quick, only=tuple(only or ()), say=say, student=student)
     print(measured.as_markdown())
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 Receives a situation; hands on findings. Libraries are imported by the check that looks at them.
 """
 
+import math
 import platform
 import shutil
 import subprocess
@@ -129,12 +130,14 @@ def models(_: Situation) -> list[Finding]:
 
 
 def _tried(name: str, package: "ModelPackage") -> Finding:
-    from live_restore.engines.choice import choose, relative_error
+    from live_restore.certified import choose_for
+    from live_restore.engines.comparison import compare
+    from live_restore.engines.engine import open_engine
 
-    test_input, test_output = package.test_input(), package.test_output()
-    choice = choose(package.onnx(), test_input, test_output)
-    with choice.engine as engine:
-        error = relative_error(engine.infer(test_input)[0], test_output)
+    choice = choose_for(package)
+    with open_engine(choice.kind, package.onnx(), choice.precision) as engine:
+        compared = compare(engine.infer(package.test_input())[-1], package.test_output())
+        error = max((row.error for row in compared), default=math.nan)
         found = f"auto takes {engine.spec}; its test image comes out within {error:.1e} of the stored one ({choice.why})"
     if not error < 1e-2:
         cure = "try another engine with --engine; see live-restore engines"

@@ -5,9 +5,10 @@ and precision. It does not know which precision is taken, nor where certificates
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from live_restore.engines.certificate import Certificate, Probe, certify, results
+from live_restore.engines.certificate import USUAL, Certificate, Probe, Tolerance, certify, results
 from live_restore.engines.engine import Engine, EngineSpec, FloatArray, Precision, open_engine, what_is_offered
 
 # The engine whose float32 all others are measured against: it is always installed.
@@ -52,6 +53,8 @@ class Certifier:
     held_out_psnr_db : float, optional
         See `certify`.
     known : Known
+    tolerance_of : callable (kind) -> Tolerance
+        What an engine of this kind may differ, where nobody says otherwise.
     """
 
     def __init__(
@@ -63,10 +66,12 @@ class Certifier:
         threads: int | None = None,
         held_out_psnr_db: float | None = None,
         known: Known | None = None,
+        tolerance_of: Callable[[str], Tolerance] = lambda kind: USUAL,
     ) -> None:
         self._make_onnx, self._make_probes = onnx, probes
         self.source, self._threads, self._held_out_psnr_db = source, threads, held_out_psnr_db
         self._known: Known = known or NothingKnown()
+        self._tolerance_of = tolerance_of
         self._onnx: bytes | None = None
         self._probes: Sequence[Probe] | None = None
         self._expected: list[FloatArray] = []
@@ -99,7 +104,7 @@ class Certifier:
         if found is None:
             found = self._measured(kind, precision)
             self._known.keep(spec, found)
-        return found
+        return replace(found, tolerance=self._tolerance_of(kind))
 
     def _measured(self, kind: str, precision: Precision) -> Certificate:
         with self._open(kind, precision) as engine:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import cast
 
-from live_restore.engines.certificate import USUAL, Certificate, Tolerance
+from live_restore.engines.certificate import Certificate, Tolerance
 from live_restore.engines.certifier import NO_NETWORK, Certifier
 from live_restore.engines.engine import ENGINES, EngineSpec, Offer, Precision, what_is_offered
 from live_restore.errors import EngineError, EngineUnavailable
@@ -38,11 +38,14 @@ class Choice:
     certificate : Certificate or None
         How far it is from float32; None where there is nothing to certify: it is the float32 that others are measured
         against, or no network runs.
+    beyond : str
+        What is beyond the usual and was tolerated; empty if nothing is.
     """
 
     spec: EngineSpec
     why: str
     certificate: Certificate | None
+    beyond: str = ""
 
     @property
     def kind(self) -> str:
@@ -62,7 +65,7 @@ class Choice:
         return {name: float(f"{value:.3g}") for name, value in known.items() if value is not None and isfinite(value)}
 
 
-def choose(certifier: Certifier, kind: str = AUTO, precision: str = AUTO, tolerance: Tolerance = USUAL) -> Choice:
+def choose(certifier: Certifier, kind: str = AUTO, precision: str = AUTO, tolerance: Tolerance | None = None) -> Choice:
     """Choose engine and precision.
 
     Parameters
@@ -73,7 +76,8 @@ def choose(certifier: Certifier, kind: str = AUTO, precision: str = AUTO, tolera
         A name in `live_restore.engines.engine.ENGINES`, or "auto": the best that this machine has.
     precision : {"auto", "f32", "bf16", "f16", "int8"}
         "auto": the fastest that this machine computes natively and that is within the tolerance.
-    tolerance : Tolerance
+    tolerance : Tolerance, optional
+        Default: what the certificate says, as the engine's recipe has it.
         `live_restore.engines.certificate.ANYTHING` takes what is asked for whatever its certificate says.
 
     Returns
@@ -95,21 +99,20 @@ def choose(certifier: Certifier, kind: str = AUTO, precision: str = AUTO, tolera
         chosen = _fastest(certifier, candidate, tolerance, refusals)
         if chosen is not None:
             return chosen
-    raise EngineError(f"no precision of {' or '.join(kinds)} is within its tolerance: {'; '.join(refusals)}")
+    raise EngineError(f"no precision of {' or '.join(kinds)} can be taken: {'; '.join(refusals)}")
 
 
-def _as_asked(certifier: Certifier, kind: str, precision: str, tolerance: Tolerance) -> Choice:
+def _as_asked(certifier: Certifier, kind: str, precision: str, tolerance: Tolerance | None) -> Choice:
     found = certifier.certificate(kind, cast("Precision", precision))
     spec = _spec(kind, what_is_offered(kind), cast("Precision", precision))
     if found is None:
         return Choice(spec, f"{precision}: as asked for", None)
-    certificate = replace(found, tolerance=tolerance)
+    certificate = found if tolerance is None else replace(found, tolerance=tolerance)
     if not _is_taken(certificate, precision):
         cure = "use --precision f32" if precision != "f32" else "use another --engine"
         raise EngineError(f"{certificate.refusal}; {cure}, or take it all the same with --tolerate")
-    usual = replace(found, tolerance=USUAL)
-    beyond = "" if usual.passes else f", although {usual.refusal}"
-    return Choice(spec, f"{precision}: as asked for{beyond}; {certificate.sentence}", certificate)
+    beyond = "" if found.passes else f", although {found.refusal}"
+    return Choice(spec, f"{precision}: as asked for{beyond}; {certificate.sentence}", certificate, found.refusal)
 
 
 def _is_taken(certificate: Certificate, precision: str) -> bool:
@@ -117,7 +120,7 @@ def _is_taken(certificate: Certificate, precision: str) -> bool:
     return certificate.passes or (precision == "f32" and certificate.images == 0)
 
 
-def _fastest(certifier: Certifier, kind: str, tolerance: Tolerance, refusals: list[str]) -> Choice | None:
+def _fastest(certifier: Certifier, kind: str, tolerance: Tolerance | None, refusals: list[str]) -> Choice | None:
     """Take the first precision that is within its tolerance; what is not is told in `refusals`."""
     offer = what_is_offered(kind)
     if kind == NO_NETWORK:
@@ -128,13 +131,18 @@ def _fastest(certifier: Certifier, kind: str, tolerance: Tolerance, refusals: li
             found = certifier.certificate(kind, precision)
         except EngineUnavailable:  # int8 where nobody has built it for this network
             continue
+        except EngineError as failed:
+            if kind in _ON_THE_CPU:
+                raise
+            refusals.append(f"{kind}, {precision}: {failed}")  # no recipe, no memory: there is another engine
+            continue
         spec = _spec(kind, offer, precision)
         if found is None:
             return Choice(spec, f"{precision}: {_instead_of(refusals[told:], offer)}", None)
-        certificate = replace(found, tolerance=tolerance)
+        certificate = found if tolerance is None else replace(found, tolerance=tolerance)
         if _is_taken(certificate, precision):
             instead = f" ({'; '.join(refusals)})" if refusals else ""
-            return Choice(spec, f"{precision}: {certificate.sentence}{instead}", certificate)
+            return Choice(spec, f"{precision}: {certificate.sentence}{instead}", certificate, found.refusal)
         refusals.append(certificate.refusal)
     return None
 

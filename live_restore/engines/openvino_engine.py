@@ -20,8 +20,8 @@ import numpy as np
 
 from live_restore.engines.batches import GraphInput, Shapes, check_shapes, fit, last_line, misfit
 from live_restore.engines.engine import Array, Batch, EngineSpec, Offer, Precision
-from live_restore.engines.openvino_narrow import deal_out_pixels, fold_columns
 from live_restore.engines.openvino_int8 import load_layers, put_in
+from live_restore.engines.openvino_narrow import deal_out_pixels, fold_columns
 from live_restore.engines.openvino_upsampling import fold_upsampling
 from live_restore.errors import EngineError
 

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from live_restore.engines.cache import EngineKey
 from live_restore.engines.certificate import Probe
 from live_restore.engines.int8_layers import FeatureRange, Int8Layers, Int8Weights
 from live_restore.engines.int8_rounding import LEVELS, best_steps, rounded
 from live_restore.engines.openvino_engine import ov, the_core
 from live_restore.engines.openvino_int8 import eligible, feature_maps, key_of, parts_of, scales_of
+from live_restore.engines.openvino_sensitive import ERROR_LIMIT, most_sensitive
 from live_restore.engines.openvino_upsampling import fold_upsampling
 from live_restore.errors import EngineError
 
@@ -32,6 +34,8 @@ _VALUES_PER_CHANNEL = 20_000
 _SAMPLES_PER_WEIGHT = 3
 _FEWEST_SAMPLES, _MOST_SAMPLES = 6_000, 12_000
 _SEED = 0
+# Images on which every layer is tried alone.
+_TRIED = 3
 
 Array = NDArray[Any]
 
@@ -46,7 +50,7 @@ class _Seen:
     samples: dict[tuple[int, ...], int] = field(default_factory=dict)
 
 
-def quantise(onnx: bytes, probes: Sequence[Probe], leave: Sequence[str] = ()) -> bytes:
+def quantise(onnx: bytes, probes: Sequence[Probe], limit: float = ERROR_LIMIT) -> bytes:
     """Find the int8 layers of a network.
 
     Parameters
@@ -56,8 +60,9 @@ def quantise(onnx: bytes, probes: Sequence[Probe], leave: Sequence[str] = ()) ->
         weights: for counts of other types, in tiles.
     probes : sequence of Probe
         Images as they will come; 256 x 256 or 16 x 64 x 64 pixels each are enough. Not those that it is certified on.
-    leave : sequence of str
-        Names of convolutions that stay in floating-point numbers.
+    limit : float
+        Rms error of the result, of its range, that all layers together may cause; as many convolutions as that takes stay in
+        floating-point numbers.
 
     Returns
     -------
@@ -67,23 +72,30 @@ def quantise(onnx: bytes, probes: Sequence[Probe], leave: Sequence[str] = ()) ->
     Raises
     ------
     EngineError
-        If there is no probe, or no convolution that would gain.
+        If there is no probe, or no convolution that would gain, or none that may be rounded.
     """
     if not probes:
         raise EngineError("int8 layers are found on images, and none was given; name a folder: --pairs FOLDER")
     model = the_core().read_model(onnx)
     fold_upsampling(ov, model)
-    convs = [conv for conv in eligible(model) if conv.get_friendly_name() not in leave]
+    convs = eligible(model)
     if not convs:
         raise EngineError("this network has no convolution that is worth whole numbers; use --precision bf16")
     seen = _look(model, convs, probes)
     names = {conv.get_friendly_name() for conv in convs}
     ranges = _ranges(convs, names, seen)
     weights = {conv.get_friendly_name(): _weights(conv, scales_of(conv, names, ranges), seen) for conv in convs}
-    return Int8Layers(ranges, weights, f"{len(weights)} convolutions, {len(probes)} images").to_bytes()
+    left = most_sensitive(model, Int8Layers(ranges, weights), probes[:_TRIED], limit)
+    kept = {name: layer for name, layer in weights.items() if name not in left}
+    if not kept:
+        raise EngineError(
+            f"whole numbers cost this network more than {limit:g} of its range in every one of its {len(weights)} "
+            "convolutions; use --precision bf16"
+        )
+    return Int8Layers(ranges, kept, f"{len(kept)} of {len(weights)} convolutions, {len(probes)} images").to_bytes()
 
 
-def int8_key(onnx: bytes) -> Any:
+def int8_key(onnx: bytes) -> EngineKey:
     """Give the key under which the layers of this graph belong into the cache."""
     model = the_core().read_model(onnx)
     fold_upsampling(ov, model)

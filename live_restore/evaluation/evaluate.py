@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from live_restore import __version__
+from live_restore.engines.certificate import Tolerance
 from live_restore.errors import ModelError, PairError
 from live_restore.evaluation.baselines import MOST_FOR_NLM, best_gaussian, best_non_local_means, middle
 from live_restore.evaluation.overlaid import Overlaid
@@ -42,6 +43,7 @@ def evaluate(  # noqa: PLR0913  (keywords, each with its own default)
     engine: str = "auto",
     precision: str = "auto",
     mode: Mode | None = None,
+    tolerance: Tolerance | None = None,
     noise: CameraNoise | None = None,
     baselines: bool = True,
     cases: bool = True,
@@ -55,7 +57,7 @@ def evaluate(  # noqa: PLR0913  (keywords, each with its own default)
     package : Path or ModelPackage
     pairs : sequence of Pair
         At least one; whoever calls has chosen the held-out ones.
-    engine, precision, mode : str
+    engine, precision, mode, tolerance
         As for `Restorer`, whose defaults are those of live restoration.
     noise : CameraNoise or None
         The camera's, if known: then the photon-consistency check gives its verdict on every pair.
@@ -85,7 +87,7 @@ def evaluate(  # noqa: PLR0913  (keywords, each with its own default)
         raise PairError("there are no pairs to score; name a folder that has accepted, held-out ones")
     opened = package if isinstance(package, ModelPackage) else open_package(package)
     _check_channels(opened)
-    with Restorer(opened, engine=engine, precision=precision, mode=mode) as restorer:
+    with Restorer(opened, engine=engine, precision=precision, mode=mode, tolerance=tolerance) as restorer:
         scorer = _Scorer(restorer, noise, baselines)
         scores: list[PairScore] = []
         for done, pair in enumerate(pairs, start=1):

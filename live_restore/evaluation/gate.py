@@ -287,6 +287,7 @@ def _evaluated(choice: ModelChoice, pairs: Sequence[Pair], noise: CameraNoise | 
         engine=choice.engine,
         precision=choice.precision,
         mode=choice.mode,
+        tolerance=choice.tolerance,
         noise=noise,
         baselines=False,
         cases=False,

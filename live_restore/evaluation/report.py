@@ -30,6 +30,7 @@ def write_report(
     history: Mapping[str, Any] | None = None,
     options_toml: str = "",
     cards: Sequence[Mapping[str, Any]] = (),
+    further: Sequence[str] = (),
 ) -> None:
     """Write the report; it appears whole or not at all.
 
@@ -44,6 +45,8 @@ def write_report(
         The options of the training; empty if it was trained elsewhere.
     cards : sequence of mapping
         Dataset cards of the pairs that it learnt from.
+    further : sequence of str
+        Sections, as HTML, that stand behind the head.
 
     Raises
     ------
@@ -55,6 +58,7 @@ def write_report(
         raise ValueError(f"a report is a page, '{path.name}' is none; let its name end in .html")
     sections = [
         _head(evaluation),
+        *further,
         _scores(evaluation),
         _looks(evaluation),
         _intensities(evaluation),
@@ -73,7 +77,13 @@ def write_report(
     os.replace(draft, path)
 
 
-def write_package_report(path: Path, evaluation: Evaluation, package: ModelPackage) -> None:
+def write_package_report(
+    path: Path,
+    evaluation: Evaluation,
+    package: ModelPackage,
+    cards: Sequence[Mapping[str, Any]] = (),
+    further: Sequence[str] = (),
+) -> None:
     """Write the report, with the options and the history that a package of ours holds; of other packages, without.
 
     Raises
@@ -84,7 +94,7 @@ def write_package_report(path: Path, evaluation: Evaluation, package: ModelPacka
     names = package.files.names()
     history = json.loads(package.files.read(_HISTORY)) if _HISTORY in names else None
     options = package.files.read(_OPTIONS).decode("utf-8") if _OPTIONS in names else ""
-    write_report(path, evaluation, history=history, options_toml=options)
+    write_report(path, evaluation, history=history, options_toml=options, further=further)
 
 
 def _head(evaluation: Evaluation) -> str:

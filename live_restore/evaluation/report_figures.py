@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from live_restore.evaluation.distilled import Distilled
 from live_restore.evaluation.scores import LEVELS, Bias, Case, PairScore
 from live_restore.figures import round_length
 
@@ -175,6 +176,68 @@ def case_picture(case: Case) -> str:
     bar.ax.tick_params(labelsize=6.5, colors=MUTED, length=2)
     bar.outline.set_visible(False)
     return _png(figure)
+
+
+def beside_picture(case: Case, taught: NDArray[np.float32]) -> str:
+    """Draw low, what the teacher made of it, what its student did, and high, with one contrast."""
+    low, high = (float(edge) for edge in np.percentile(case.high, (0.5, 99.9)))
+    rows, columns = case.high.shape
+    figure = _figure(_WIDTH_IN / 4.05 * rows / columns + 0.32)
+    panels = figure.subplots(1, 4, gridspec_kw={"wspace": 0.03, "left": 0.002, "right": 0.998, "bottom": 0.005, "top": 0.9})
+    figure.set_layout_engine("none")
+    images = {"low light": case.low, "teacher": taught, "student": case.restored, "high light": case.high}
+    for axes, (name, image) in zip(panels, images.items(), strict=True):
+        axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), interpolation="nearest")
+        axes.set_title(name, fontsize=8, color=INK, loc="left", pad=3)
+        axes.set_axis_off()
+    _scale_bar(panels[3], case)
+    return _png(figure)
+
+
+def deciles_figure(biases: Mapping[str, Bias]) -> str:
+    """Draw the mean error of each tenth of the pixels of several networks side by side."""
+    figure = _figure(2.2, 0.6)
+    axes = figure.subplots()
+    width = 0.8 / len(biases)
+    for number, (name, bias) in enumerate(biases.items()):
+        places = np.arange(1, len(bias.deciles) + 1) + (number - (len(biases) - 1) / 2) * width
+        axes.bar(places, bias.deciles, width=width, color=RESTORED if number else RAW, label=name)
+    axes.axhline(0, color=INK, lw=0.8)
+    axes.set_xticks(range(1, 11))
+    _style(axes, "tenth of the pixels, darkest first", "bias, % of the range")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, **_LEGEND)
+    return _svg(figure)
+
+
+def ladder_figure(distilled: Distilled) -> str:
+    """Draw the time of every rung of a family over its operations, with the target, teacher and student."""
+    from matplotlib.ticker import LogLocator
+
+    figure = _figure(2.9, 0.8)
+    axes = figure.subplots()
+    timed = [(rung.flop_per_pixel / 1000, rung.median_ms, rung) for rung in distilled.rungs if rung.median_ms is not None]
+    axes.plot([x for x, _, _ in timed], [y for _, y, _ in timed], color=RAW, lw=0.9, marker="o", ms=4, label="the family")
+    for x, y, rung in timed:
+        axes.annotate(rung.name, (x, y), xytext=(4, -8), textcoords="offset points", fontsize=6, color=MUTED)
+    for name, one, colour, marker in (
+        ("teacher", distilled.teacher, GAUSSIAN, "s"),
+        ("student", distilled.student, RESTORED, "D"),
+    ):
+        quality = "" if one.psnr_db is None else f", {one.psnr_db:.2f} dB"
+        axes.scatter(
+            one.flop_per_pixel / 1000, one.median_ms, s=38, color=colour, marker=marker, zorder=4, label=name + quality
+        )
+    axes.axhline(distilled.target_ms, color=WORSE, lw=0.9, ls=(0, (4, 3)), label=f"{distilled.target_ms:g} ms asked for")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    _style(axes, "kFLOP per pixel", "ms per volume, median")
+    axes.grid(color=RULE, lw=0.6)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, **_LEGEND)
+    return _svg(figure)
 
 
 def _scale_bar(axes: "Axes", case: Case) -> None:

@@ -6,13 +6,12 @@ came from, nor how its graph is run.
 
 import hashlib
 import io
-import os
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from live_restore.models.description import (
 )
 from live_restore.models.facts import ModelFacts
 from live_restore.models.package_files import DESCRIPTION_NAMES, PackageFiles, open_files
+from live_restore.models.real_images import REAL_IMAGES, RealImages, pack, unpack
 from live_restore.models.tensors import (
     check_test_tensors,
     input_from_file,
@@ -45,10 +45,10 @@ FloatArray = NDArray[np.float32]
 _OUR_FILES = {DESCRIPTION_NAMES[0], README_NAME, WEIGHTS_NAME, TEST_INPUT_NAME, TEST_OUTPUT_NAME}
 # The sha256 of every low-light image that the network has learned from, a line each: nobody is to be judged by those.
 LEARNED_FROM = "learned_from.txt"
-# What training and the search for limits lay beside them, for people.
+# What training, the search for limits and certifying lay beside them.
 EXTRA_NAMES = frozenset(
     {"training.toml", "history.json", "evaluation.json", "report.html", "limits.json", "limits.html", "limits.png"}
-    | {LEARNED_FROM}
+    | {LEARNED_FROM, REAL_IMAGES, "distillation.json"}
 )
 _FACTS_FORMAT = 1
 
@@ -98,6 +98,17 @@ class ModelPackage:
         if LEARNED_FROM not in self.files.names():
             return frozenset()
         return frozenset(self.files.read(LEARNED_FROM).decode().split())
+
+    def real_images(self) -> RealImages | None:
+        """Read the images that engines are certified with; None if it carries none."""
+        if REAL_IMAGES not in self.files.names():
+            return None
+        return unpack(self.files.read(REAL_IMAGES), f"{self.path.name}/{REAL_IMAGES}")
+
+    def with_real_images(self, images: RealImages) -> "ModelPackage":
+        """Put them into the package on disk, whole or not at all, in the place of those that it may have; OSError if not."""
+        self.files.replace(REAL_IMAGES, pack(images))
+        return open_package(self.path)
 
     def test_output(self) -> FloatArray:
         """Read what the bare graph made of `test_input`, (N, C or 2 C, [Z,] Y, X) float32."""
@@ -293,25 +304,8 @@ def update_facts(path: Path | str, **changes: Any) -> ModelPackage:
     except ValidationError as error:
         raise ModelError(f"{files.path.name} was not changed: {_sentence(error)}") from error
     content["config"]["live_restore"] = {name: valid[name] for name in changed}
-    _replace_description(files, _yaml(content))
+    files.replace(PurePosixPath(files.description_name).name, _yaml(content))
     return open_package(path)
-
-
-def _replace_description(files: PackageFiles, text: bytes) -> None:
-    place = files.path if files.zipped else files.path / files.description_name
-    # beside the package, never in it: what a crash leaves is then no part of it
-    with tempfile.TemporaryDirectory(
-        dir=files.path.resolve().parent, prefix=".description-", ignore_cleanup_errors=True
-    ) as hidden:
-        draft = Path(hidden) / place.name
-        if files.zipped:
-            with zipfile.ZipFile(files.path) as before, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as after:
-                for member in before.infolist():
-                    after.writestr(member, text if member.filename == files.description_name else before.read(member))
-        else:
-            draft.write_bytes(text)
-        shutil.copymode(place, draft)
-        os.replace(draft, place)
 
 
 def check_free(path: Path, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""The files of a model package: a folder or a .zip, read by name, never outside of it.
+"""The files of a model package: a folder or a .zip, read and replaced by name, never outside of it.
 
 Receives the path of a folder, a zip or the description in a folder; hands on bytes, the description as a dictionary,
 and arrays. Whoever made the package is not trusted: sizes are limited, names stay inside, nothing is executed or
@@ -8,6 +8,9 @@ unpickled. It does not know what the description means.
 import hashlib
 import io
 import math
+import os
+import shutil
+import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -125,6 +128,34 @@ class PackageFiles:
     def read_array(self, name: str) -> NDArray[Any]:
         """Read a ``.npy`` file."""
         return parse_npy(self.read(name), f"{self.path.name}/{name}")
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write one file, whole or not at all; every other one stays as it is.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        place = self.path if self.zipped else self._inside(name)
+        # beside the package, never in it: what a crash leaves is then no part of it
+        with tempfile.TemporaryDirectory(
+            dir=self.path.resolve().parent, prefix=".replacing-", ignore_cleanup_errors=True
+        ) as hidden:
+            draft = Path(hidden) / place.name
+            if self.zipped:
+                self._copy_but(self._member(name), content, draft)
+            else:
+                draft.write_bytes(content)
+            shutil.copymode(place if place.exists() else self._inside(self.description_name), draft)
+            os.replace(draft, place)
+
+    def _copy_but(self, replaced: str, content: bytes, draft: Path) -> None:
+        with zipfile.ZipFile(self.path) as before, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as after:
+            for member in before.infolist():
+                after.writestr(member, content if member.filename == replaced else before.read(member))
+            if replaced not in before.namelist():
+                after.writestr(replaced, content)
 
     def _member(self, name: str) -> str:
         return str(PurePosixPath(self.description_name).parent / self._checked(name))

@@ -109,6 +109,7 @@ class Conversation:
         self._ready = self._again = False
         self._asked: list[_Asked] = []
         self._held: View | None = None  # the view that was given for this subject
+        self._status: Mapping[str, Any] = {}  # the last that came; views bring it only where it is new
         self._hello_s = float("-inf")
         self._unanswered_s: float | None = None  # since when there has been a question and no word
 
@@ -133,7 +134,8 @@ class Conversation:
             return Hello("viewer", self._software) if now_s - self._hello_s >= _HELLO_EVERY_S else None
         wish = self._wish
         if self._ready and wish and len(self._asked) < _MOST_OPEN and wish.subject not in self._asked_subjects():
-            return Ask(self._held.number if self._held else 0, wish.position, wish.channel, wish.z, wish.trust, WAIT_MS)
+            after = self._held.number if self._held else 0
+            return Ask(after, wish.position, wish.channel, wish.z, wish.trust, WAIT_MS, sparing=True)
         return None
 
     def sent(self, message: Message, now_s: float) -> None:
@@ -156,7 +158,8 @@ class Conversation:
             self._meet(message.session, now_s)
         elif isinstance(message, View):
             self._meet(_session_of(message.status) or self.link.session, now_s)
-            return self._judge(message)
+            self._status = message.status or self._status
+            return self._judge(replace(message, status=self._status))
         return None
 
     def _judge(self, view: View) -> Seen | None:

@@ -65,14 +65,16 @@ def _levels(pixels: NDArray[Any]) -> tuple[NDArray[Any], dict[str, float]]:
 
 def quantised(pixels: NDArray[np.floating[Any]]) -> tuple[NDArray[np.uint16], float, float]:
     """Turn counts into 16-bit levels; counts = levels · step + offset, to half a step; what is no number becomes the least."""
-    finite = np.isfinite(pixels)
-    if not finite.all():
-        pixels = np.where(finite, pixels, pixels[finite].min() if finite.any() else 0)
     low, high = float(pixels.min()), float(pixels.max())
+    if not math.isfinite(high - low):  # a minimum of what holds a NaN is NaN
+        finite = np.isfinite(pixels)
+        pixels = np.where(finite, pixels, pixels[finite].min() if finite.any() else 0)
+        low, high = float(pixels.min()), float(pixels.max())
     offset = float(math.floor(low))
     step = 2.0 ** math.ceil(math.log2((high - offset) / _LEVELS)) if high > offset else 1.0
     levels = (pixels - np.float32(offset)) * np.float32(1 / step)
-    return np.rint(levels, out=levels).astype(np.uint16), step, offset
+    levels += np.float32(0.5)  # rounded by what follows, which cuts
+    return levels.astype(np.uint16), step, offset
 
 
 def _plain(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -95,7 +97,6 @@ def _header(seen: Seen, layers: Mapping[str, Any]) -> bytes:
         "planes": view.planes,
         "slab": view.slab,
         "said": dict(view.said),
-        "status": dict(view.status),
         "layers": dict(layers),
         **_frame(seen),
     }

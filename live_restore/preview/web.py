@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from threading import Thread
 from time import monotonic, time
@@ -280,11 +280,11 @@ class _Visitors:
 
 async def _attend(websocket: WebSocket, address: str, keys: ClientKeys | None) -> None:
     await websocket.send_text(as_json(_introduction(address)))
-    newest, loop = _Newest(), asyncio.get_running_loop()
+    newest, loop, words = _Newest(), asyncio.get_running_loop(), _Words()
 
     def deliver(what: Seen | Link) -> None:
         try:
-            loop.call_soon_threadsafe(newest.put, _spoken(what))
+            loop.call_soon_threadsafe(newest.put, words.of(what))
         except RuntimeError:  # the loop has ended, and with it the viewer
             _log.debug("a view came after the page's server had ended")
 
@@ -304,22 +304,38 @@ def _introduction(address: str) -> dict[str, Any]:
     }
 
 
-def _spoken(what: Seen | Link) -> bytes | str:
-    if isinstance(what, Seen):
-        return picture(what)
-    heard_s = time() - (monotonic() - what.heard_s) if what.session else None
-    return as_json({"kind": "link", "state": what.state, "session": what.session, "heard_unix_s": heard_s, "why": what.why})
+Said = dict[str, bytes | str]
+# In this order they are sent: the status of a view is there before its pixels.
+_KINDS = ("link", "status", "view")
+
+
+class _Words:
+    """Puts what one viewer is told into words: a status once, however many views it belongs to."""
+
+    def __init__(self) -> None:
+        self._status: Mapping[str, Any] = {}
+
+    def of(self, what: Seen | Link) -> Said:
+        """Give the messages, by kind."""
+        if isinstance(what, Link):
+            heard_s = time() - (monotonic() - what.heard_s) if what.session else None
+            said = {"kind": "link", "state": what.state, "session": what.session, "heard_unix_s": heard_s, "why": what.why}
+            return {"link": as_json(said)}
+        if what.view.status is self._status:
+            return {"view": picture(what)}
+        self._status = what.view.status
+        return {"status": as_json({"kind": "status", "status": dict(self._status)}), "view": picture(what)}
 
 
 class _Newest:
-    """Holds the newest view and the newest word on the link until they can be sent; older ones are forgotten."""
+    """Holds the newest message of each kind until it can be sent; older ones are forgotten."""
 
     def __init__(self) -> None:
-        self._held: dict[type, bytes | str] = {}
+        self._held: Said = {}
         self._came = asyncio.Event()
 
-    def put(self, what: bytes | str) -> None:
-        self._held[type(what)] = what
+    def put(self, said: Said) -> None:
+        self._held |= said
         self._came.set()
 
     async def take(self) -> list[bytes | str]:
@@ -327,7 +343,7 @@ class _Newest:
         await self._came.wait()
         self._came.clear()
         held, self._held = self._held, {}
-        return [held[kind] for kind in (str, bytes) if kind in held]
+        return [held[kind] for kind in _KINDS if kind in held]
 
 
 async def _listen_to(websocket: WebSocket, watch: Watch) -> None:

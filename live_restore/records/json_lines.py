@@ -46,15 +46,21 @@ class JsonLines:
         TypeError
             If something in it has no JSON.
         """
-        line = json.dumps(plain(said), allow_nan=False).encode() + b"\n"
+        self.append_all([said], durable=durable)
+
+    def append_all(self, said: Iterable[Mapping[str, Any]], *, durable: bool = False) -> None:
+        """Add several lines as `append` adds one: all of them, or none where that is refused."""
+        lines = b"".join(json.dumps(plain(each), allow_nan=False).encode() + b"\n" for each in said)
+        if not lines:
+            return
         with self._lock:
             file = self._opened()
             file.seek(self._end)  # over what a full disk may have left of an earlier line
-            if file.write(line) != len(line):
+            if file.write(lines) != len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if durable:
                 os.fsync(file.fileno())
-            self._end += len(line)
+            self._end += len(lines)
 
     def close(self) -> None:
         """Give the file back; the next `append` opens it again."""

@@ -4,7 +4,8 @@ Receives volumes by key, in any order; hands on one OME-Zarr group per position,
 safely on disk. What the journal names can be read, whatever happened since. It does not know who restored the volumes.
 """
 
-from collections.abc import KeysView, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from live_restore.records.file_lock import FileLock
 from live_restore.records.images import PARTIAL
 from live_restore.records.json_lines import JsonLines, plain, rewrite_lines
 from live_restore.records.runs import JOURNAL, read_journal, volume_words
-from live_restore.records.sidecar_zarr import SidecarGroup, Spacing, position_of
+from live_restore.records.sidecar_zarr import SidecarGroup, Spacing, Staged, land, position_of
 
 _LOCK = "writer.lock"
 _NAME, _SUFFIX = "restored", ".ome.zarr"
@@ -110,16 +111,65 @@ class Sidecar:
         OSError
             If the disk is full or refuses; then the volume counts as never written.
         """
-        self._check(key, volume)
-        group = self._group(key, volume)
-        group.put(key.time, key.channel, volume)
-        kept = dict(plain(said or {}))
-        stored = {"planes": len(volume), "low": float(volume.min()), "high": float(volume.max())}
-        line = {**volume_words(key), **stored, "said": kept}
-        self._journal.append(line, durable=True)
-        self._written[key] = None
-        self._touched.add(key.position)
-        return group.path
+        (refused,) = self.write_all([(key, volume, said or {})])
+        if refused is not None:
+            raise refused
+        return self._groups[key.position].path
+
+    def write_all(self, volumes: Sequence[tuple[VolumeKey, NDArray[np.float32], Said]]) -> list[Exception | None]:
+        """Write several volumes as `write` does; the disk is waited for once, not for each.
+
+        Returns
+        -------
+        list
+            Per volume what kept it from being written, as `write` would raise it; None: it is safely on disk.
+        """
+        refused: list[Exception | None] = [None] * len(volumes)
+        staged: dict[int, Staged] = {}
+        self._reach(key for key, _, _ in volumes)
+        for number, (key, volume, _) in enumerate(volumes):
+            try:
+                self._check(key, volume)
+                if any(volumes[other][0] == key for other in staged):
+                    raise ImageError(f"{key} is restored already; a volume is written once")
+                staged[number] = self._group(key, volume).stage(key.time, key.channel, volume)
+            except Exception as reason:  # of one volume; the others get their turn
+                refused[number] = reason
+        for number, why in zip(staged, land(list(staged.values())), strict=True):
+            refused[number] = why
+        self._tell([volumes[number] for number in staged if refused[number] is None], staged, refused)
+        return refused
+
+    def _reach(self, keys: Iterable[VolumeKey]) -> None:
+        """Let the axes T of the groups that are there reach as far as these volumes."""
+        latest: dict[str, int] = {}
+        for key in keys:
+            latest[key.position] = max(key.time, latest.get(key.position, 0))
+        for position, time in latest.items():
+            if position in self._groups and time <= _MOST_TIMES:
+                with suppress(OSError):  # whoever needs the room is refused it again, by name
+                    self._groups[position].reach(time)
+
+    def _tell(
+        self,
+        written: Sequence[tuple[VolumeKey, NDArray[np.float32], Said]],
+        staged: Iterable[int],
+        refused: list[Exception | None],
+    ) -> None:
+        """Name in the journal what is on disk; where that is refused, nothing of it counts as written."""
+        lines = []
+        for key, volume, said in written:
+            stored = {"planes": len(volume), "low": float(volume.min()), "high": float(volume.max())}
+            lines.append({**volume_words(key), **stored, "said": dict(said)})
+        try:
+            self._journal.append_all(lines, durable=True)
+        except Exception as reason:  # the disk is full, or something in it has no JSON
+            for number in staged:
+                refused[number] = refused[number] or reason
+            return
+        for key, _, _ in written:
+            self._written[key] = None
+            self._touched.add(key.position)
 
     def read(self, key: VolumeKey) -> NDArray[np.float32]:
         """Read a volume that was written, (Z, Y, X).

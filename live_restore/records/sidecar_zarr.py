@@ -4,15 +4,17 @@ Receives volumes and their places; hands on a group that zarr and napari can ope
 are added as they come; Z, Y and X are fixed. It does not know the journal, nor which volumes are missing.
 
 Metadata are replaced in one step, and chunks appear under their names when they are whole; everything is on disk when
-`put` returns. The group is laid out by ome-writers; growing and filling out of order are ours, since ome-writers has neither.
+`put` or `land` returns. The group is laid out by ome-writers; growing and filling out of order are ours, since ome-writers has
+neither.
 """
 
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
@@ -103,24 +105,28 @@ class SidecarGroup:
 
     def put(self, time: int, channel: str, volume: NDArray[np.float32]) -> None:
         """Write one volume, (Z, Y, X); on disk, and within the axes, when this returns."""
+        (refused,) = land([self.stage(time, channel, volume)])
+        if refused is not None:
+            raise refused
+
+    def stage(self, time: int, channel: str, volume: NDArray[np.float32]) -> "Staged":
+        """Hand one volume, (Z, Y, X), to the system under preliminary names, and make room within the axes; `land` it next."""
         self._make_room(time, channel, volume)
         place = self.path / _LEVEL / "c" / str(time) / str(self.channels.index(channel))
-        chunks = [(place / str(z) / str(y) / str(x), chunk) for z, y, x, chunk in self._chunks(volume)]
-        new = [file.with_name(f".{file.name}.new") for file, _ in chunks]
+        chunks = [(place / str(z) / str(y), str(x), chunk) for z, y, x, chunk in self._chunks(volume)]
+        staged = Staged(tuple((folder / f".{name}.new", folder / name) for folder, name, _ in chunks), self.path)
         try:
-            for path, (_, chunk) in zip(new, chunks, strict=True):
-                _write(path, _packed(chunk))
-            # all are handed to the system before the first is waited for: the disk can take them together
-            for path, (file, _) in zip(new, chunks, strict=True):
-                _sync(path)
-                path.replace(file)
+            for (new, _), (_, _, chunk) in zip(staged.files, chunks, strict=True):
+                _write(new, _packed(chunk))
         except BaseException:
-            for path in new:
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+            staged.discard()
             raise
-        for folder in sorted({parent for file, _ in chunks for parent in self._folders(file)}, reverse=True):
-            _sync_folder(folder)
+        return staged
+
+    def reach(self, time: int) -> None:
+        """Let the axis T reach as far as this time point: once for many volumes, and not for each."""
+        if time >= self.times:
+            self._resize(time + 1)
 
     def read(self, time: int, channel: str) -> NDArray[np.float32]:
         """Read one volume, (Z, Y, X), as any reader of OME-Zarr does."""
@@ -177,12 +183,69 @@ class SidecarGroup:
         for z, y, x in product(range(self.size[0]), range(rows), range(columns)):
             yield z, y, x, _whole(volume[z, y * high : (y + 1) * high, x * wide : (x + 1) * wide], (high, wide))
 
-    def _folders(self, file: Path) -> Iterator[Path]:
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The chunks of one volume that the system has and the disk perhaps not.
+
+    Attributes
+    ----------
+    files : tuple of (Path, Path)
+        Preliminary and final name of each chunk.
+    group : Path
+    """
+
+    files: tuple[tuple[Path, Path], ...]
+    group: Path
+
+    def discard(self) -> None:
+        """Remove what stands under preliminary names."""
+        for new, _ in self.files:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Wait until the disk has every chunk."""
+        for new, _ in self.files:
+            _sync(new)
+
+    def rename(self) -> None:
+        """Give every chunk its final name."""
+        for new, file in self.files:
+            new.replace(file)
+
+    def folders(self) -> Iterator[Path]:
         """Every folder on the way to a chunk whose list of names may be new."""
-        folder = file.parent
-        while folder != self.path:
-            yield folder
-            folder = folder.parent
+        for _, file in self.files:
+            folder = file.parent
+            while folder != self.group:
+                yield folder
+                folder = folder.parent
+
+
+def land(volumes: Sequence[Staged]) -> list[OSError | None]:
+    """See volumes to disk, under their names: all were handed to the system before, so that the disk takes them together.
+
+    Returns
+    -------
+    list
+        Per volume why the disk refused it; None: it is on disk.
+    """
+    # in three strides, for whoever changes a name between two waits makes the disk write its journal for each
+    refused = [_tried(volume, volume.sync) for volume in volumes]
+    refused = [reason or _tried(volume, volume.rename) for volume, reason in zip(volumes, refused, strict=True)]
+    for folder in sorted({folder for volume in volumes for folder in volume.folders()}, key=str, reverse=True):
+        _sync_folder(folder)
+    return refused
+
+
+def _tried(volume: Staged, step: Callable[[], None]) -> OSError | None:
+    try:
+        step()
+    except OSError as refused:
+        volume.discard()
+        return refused
+    return None
 
 
 def position_of(path: Path) -> str | None:

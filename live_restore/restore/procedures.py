@@ -5,12 +5,13 @@ of CSBDeep (Weigert et al. 2018), with the tiles that IsotropicCARE lacks there.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from live_restore.frames import Restored
-from live_restore.intensity import IntensityRange, Pixels
+from live_restore.intensity import IntensityRange, Pixels, whole_counts
 from live_restore.restore.pipeline import Network, Progress, no_progress, restore
 
 FloatArray = NDArray[np.float32]
@@ -73,6 +74,7 @@ def restore_upsampled(
     network: Network,
     measure: Callable[[Pixels], tuple[IntensityRange, IntensityRange | None]],
     progress: Progress = no_progress,
+    rounded: bool = False,
 ) -> Restored:
     """UpsamplingCARE: interpolate along Z, measure the range on that, restore with a 3D network.
 
@@ -86,9 +88,11 @@ def restore_upsampled(
     measure : callable
         Gives the input and output range of an image (the output range may be None, see `restore`).
     progress : callable (done, total)
+    rounded : bool
+        See `live_restore.restore.pipeline.restore`.
     """
     finer = interpolate_z(pixels, z_factor)
-    return restore(finer, network, *measure(finer), progress)
+    return restore(finer, network, *measure(finer), progress, rounded)
 
 
 def restore_isotropic(
@@ -97,6 +101,7 @@ def restore_isotropic(
     network: Network,
     measure: Callable[[Pixels], tuple[IntensityRange, IntensityRange | None]],
     progress: Progress = no_progress,
+    rounded: bool = False,
 ) -> Restored:
     """IsotropicCARE: a 2D network over all XZ and all YZ planes; the two results meet in their geometric mean.
 
@@ -113,14 +118,20 @@ def restore_isotropic(
     measure : callable
         Gives the input and output range of an image.
     progress : callable (done, total)
+    rounded : bool
+        See `live_restore.restore.pipeline.restore`.
     """
     intensity, output = measure(pixels)
     finer = interpolate_z(pixels, z_factor)
     _, _, height, width = finer.shape
     total = height + width
     # the coarse axis lies along the network's X, as in CSBDeep's training data; YZ planes run downward in Z there
-    yz = restore(finer.transpose(0, 3, 2, 1)[..., ::-1], network, intensity, None, lambda done, _: progress(done, total))
-    xz = restore(finer.transpose(0, 2, 3, 1), network, intensity, None, lambda done, _: progress(done + width, total))
+
+    def planes(done: int, of: int, first: int, count: int) -> None:
+        progress(first + done * count // of, total)
+
+    yz = restore(finer.transpose(0, 3, 2, 1)[..., ::-1], network, intensity, None, partial(planes, first=0, count=width))
+    xz = restore(finer.transpose(0, 2, 3, 1), network, intensity, None, partial(planes, first=width, count=height))
     first = yz.pixels[..., ::-1].transpose(0, 3, 2, 1)  # (C, Z, Y, X)
     second = xz.pixels.transpose(0, 3, 1, 2)  # (C, Z, Y, X)
     means = np.maximum(first, 0, out=first)
@@ -132,4 +143,4 @@ def restore_isotropic(
     if output:
         means = output.unscale(means)
         widths = None if widths is None else output.unscale_width(widths)
-    return Restored(means, widths, intensity, xz.tiles + yz.tiles)
+    return Restored(whole_counts(means) if rounded else means, widths, intensity, xz.tiles + yz.tiles)

@@ -156,6 +156,9 @@ def window_shape(shape: tuple[int, ...], space: Space, max_pixels: int) -> tuple
     TooLittleMemory
         If even the smallest window, two halos and one step wide, is larger than `max_pixels`.
     """
+    extended = tuple(_round_up(size, step) for size, step in zip(shape, space.divisible_by, strict=True))
+    if prod(extended) <= max_pixels:
+        return extended
     options = [
         _window_options(size, *axis)
         for size, *axis in zip(shape, space.halo, space.divisible_by, space.output_factor, strict=True)

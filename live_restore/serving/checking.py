@@ -9,12 +9,13 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from live_restore.frames import Volume
 from live_restore.restore.hot_pixels import HotPixels
 from live_restore.restore.noise import CameraNoise
 from live_restore.restore.trust import Trust, TrustCheck, beyond_limits, regime
+from live_restore.serving.check_pace import CheckPace
 from live_restore.serving.comparing import Comparing
 from live_restore.serving.lane import Lane
 from live_restore.serving.recording import Recording
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 _MOST_CHECKS = 64
 # Places that a warning names; the figures have them all.
 _MOST_SAID = 2
+LeaveOut = Literal["none", "overtaken", "paced"]
 
 
 class Checks:
@@ -89,8 +91,11 @@ class Checking:
     views : Views
     recording : Recording
     comparing : Comparing
-    newest_only : bool
-        Leave out the check of what has been overtaken already.
+    leave_out : {"none", "overtaken", "paced"}
+        Which volumes go unchecked: none; what has been overtaken already; and those for which there is no time, see
+        `CheckPace`.
+    behind : callable
+        Whether volumes wait to be restored.
     looking : callable
         Whether a viewer looks: then projections are made here, and not in the network thread.
     shown : callable
@@ -104,12 +109,14 @@ class Checking:
         recording: Recording,
         comparing: Comparing,
         *,
-        newest_only: bool,
+        leave_out: LeaveOut,
+        behind: Callable[[], bool],
         looking: Callable[[], bool],
         shown: Callable[[], None],
     ) -> None:
         self._checks, self._views, self._recording, self._comparing = checks, views, recording, comparing
-        self._newest_only, self._looking, self._shown = newest_only, looking, shown
+        self._leave_out, self._behind, self._looking, self._shown = leave_out, behind, looking, shown
+        self._pace, self._last = CheckPace(), LastChecks()
         self._lane = Lane("check")
 
     def start(self) -> None:
@@ -137,7 +144,7 @@ class Checking:
     @property
     def waiting(self) -> int:
         """How many restored volumes wait for a check that each of them will have."""
-        return 0 if self._newest_only else self._lane.waiting
+        return self._lane.waiting if self._leave_out == "none" else 0
 
     @property
     def nbytes(self) -> int:
@@ -162,17 +169,28 @@ class Checking:
         return self._lane.join(timeout_s)
 
     def _check(self, run: Run, outcome: Outcome, said: Mapping[str, Any], trust: Trust | None) -> None:
-        if trust is None and self._newest_only and self._lane.waiting:
+        if trust is None and not outcome.slab and self._is_left_out():
             run.volume("unchecked")
-        elif trust is None:
-            said, trust = checked(self._checks, outcome, said)
-        if not outcome.slab:
-            _warn(run, outcome, said["trust"])
+            _warn_of_flat(run, outcome)
+        else:
+            if trust is None:
+                began_ns = time.perf_counter_ns()
+                said, trust = checked(self._checks, outcome, said)
+                self._pace.checked(began_ns, time.perf_counter_ns())
+            if not outcome.slab:
+                _warn(run, outcome, said["trust"])
         self._hand_on(run, outcome, said, trust)
+
+    def _is_left_out(self) -> bool:
+        if self._leave_out == "none":
+            return False
+        if self._lane.waiting:
+            return True
+        return self._leave_out == "paced" and not self._pace.due(time.perf_counter_ns(), behind=self._behind())
 
     def _hand_on(self, run: Run, outcome: Outcome, said: Mapping[str, Any], trust: Trust | None) -> None:
         slab = len(outcome.volume.infos) if outcome.slab else 0
-        shown = Shown(0, outcome.volume, outcome.pixels, trust.map if trust else None, said, slab)
+        shown = Shown(0, outcome.volume, outcome.pixels, trust.map if trust else None, self._last.beside(outcome, said), slab)
         shown.since_ns, shown.waited_ns = outcome.done_ns, outcome.done_ns - outcome.offered_ns
         if self._looking():
             shown.project()
@@ -183,6 +201,32 @@ class Checking:
             interpolated = outcome.served.restorer.facts.procedure != "direct"
             self._recording.write(run, outcome.volume, outcome.pixels, said, interpolated=interpolated)
             self._comparing.restored(run, outcome.volume, outcome.pixels, said, interpolated=interpolated)
+
+
+class LastChecks:
+    """What the last check of every position and channel found, to be shown beside volumes that go unchecked.
+
+    Parameters
+    ----------
+    most : int
+        So many places are remembered.
+    """
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._found: OrderedDict[tuple[str, str, str], dict[str, Any]] = OrderedDict()
+
+    def beside(self, outcome: Outcome, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Say what viewers are told of a volume; of one without figures also ``checked``, the last one's time and trust."""
+        key = outcome.volume.key
+        place = (outcome.volume.run, key.position, key.channel)
+        if not said["trust"]:
+            return {**said, "checked": self._found[place]} if place in self._found and not outcome.slab else said
+        self._found[place] = {"time": key.time, "trust": said["trust"]}
+        self._found.move_to_end(place)
+        while len(self._found) > self._most:
+            self._found.popitem(last=False)
+        return said
 
 
 def said_of(outcome: Outcome) -> dict[str, Any]:
@@ -225,12 +269,7 @@ def checked(checks: Checks | NoChecks, outcome: Outcome, said: Mapping[str, Any]
 def _warn(run: Run, outcome: Outcome, figures: Mapping[str, Any]) -> None:
     """Say in plain sentences what is wrong with the channel now, and take back what no longer is."""
     key, channel = outcome.volume.key, outcome.volume.key.channel
-    _say(
-        run,
-        f"flat {channel}",
-        f"channel {channel}: the image of {key} is flat or nearly empty, so its intensity range is a guess; see to the light",
-        when=bool(outcome.provenance["guarded"]),
-    )
+    _warn_of_flat(run, outcome)
     _say(
         run,
         f"trust {channel}",
@@ -242,6 +281,17 @@ def _warn(run: Run, outcome: Outcome, figures: Mapping[str, Any]) -> None:
     beyond = regime(figures, outcome.served.restorer.facts.light_levels) if figures else ""
     _say(run, f"light {channel}", f"channel {channel}: {beyond}", when=bool(beyond))
     _warn_of_limits(run, outcome, figures)
+
+
+def _warn_of_flat(run: Run, outcome: Outcome) -> None:
+    key = outcome.volume.key
+    _say(
+        run,
+        f"flat {key.channel}",
+        f"channel {key.channel}: the image of {key} is flat or nearly empty, so its intensity range is a guess; "
+        "see to the light",
+        when=bool(outcome.provenance["guarded"]),
+    )
 
 
 def _warn_of_limits(run: Run, outcome: Outcome, figures: Mapping[str, Any]) -> None:

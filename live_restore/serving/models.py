@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, cast, get_args
 
+from live_restore.engines.certificate import ANYTHING, Certificate, Tolerance
 from live_restore.errors import ModelError
 from live_restore.models.facts import ModelFacts
 from live_restore.models.package import open_package
@@ -35,6 +36,8 @@ class ModelChoice:
         Names as in `live_restore.engines`, or ``auto``.
     mode : {"frozen", "rolling", "volume"} or None
         None: what the package says.
+    tolerate : bool
+        Take the precision that is asked for, whatever its certificate says.
     """
 
     channel: str
@@ -42,6 +45,12 @@ class ModelChoice:
     engine: str = "auto"
     precision: str = "auto"
     mode: Mode | None = None
+    tolerate: bool = False
+
+    @property
+    def tolerance(self) -> Tolerance | None:
+        """How far from float32 the precision may be; None: as usual."""
+        return ANYTHING if self.tolerate else None
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +82,7 @@ class Served:
             "sha256": self.restorer.package.onnx_sha256,
             "engine": str(self.restorer.engine),
             "precision": self.restorer.engine.precision,
+            **self.restorer.choice.figures,
             "normalisation": self.restorer.normalisation.mode,
         }
 
@@ -175,6 +185,10 @@ class Models:
                 self._served[choice.channel] = served
             return {"channel": choice.channel, **_row(served)}
 
+    def announce(self, choice: ModelChoice, state: str, why: str = "") -> None:
+        """Tell of a model that is to come; until the next word about its channel, or until it is swapped in."""
+        self._attempt(choice, state, why)
+
     def close_retired(self) -> None:
         """Close the models that were replaced; the restore thread calls this between volumes."""
         with self._lock:
@@ -262,13 +276,15 @@ def choice_of(options: Any) -> ModelChoice:
         words["engine"] or "auto",
         words["precision"] or "auto",
         cast("Mode | None", words["mode"]),
+        options.get("tolerate") is True,
     )
 
 
 def _load(choice: ModelChoice) -> Served:
     package = open_package(choice.package)
     _check_live(package.name, package.facts)
-    return Served(choice, Restorer(package, engine=choice.engine, precision=choice.precision, mode=choice.mode))
+    restorer = Restorer(package, engine=choice.engine, precision=choice.precision, mode=choice.mode, tolerance=choice.tolerance)
+    return Served(choice, restorer)
 
 
 def _check_live(name: str, facts: ModelFacts) -> None:
@@ -281,5 +297,11 @@ def _check_live(name: str, facts: ModelFacts) -> None:
 
 def _row(served: Served) -> dict[str, Any]:
     package = str(served.restorer.package.path.absolute())
-    limits = dict(served.restorer.facts.limits)
-    return {**served.provenance(), "package": package, "state": "ready", "why": served.restorer.choice.why, "limits": limits}
+    choice, limits = served.restorer.choice, dict(served.restorer.facts.limits)
+    certified = {} if choice.certificate is None else _said_of(choice.certificate, choice.beyond)
+    return {**served.provenance(), "package": package, "state": "ready", "why": choice.why, "limits": limits, **certified}
+
+
+def _said_of(certificate: Certificate, beyond: str) -> dict[str, Any]:
+    """Say of a certificate what fits beside the precision, all its figures, and what is wrong with them."""
+    return {"certified": certificate.brief, "certificate": [*map(list, certificate.facts)], "beyond": beyond}

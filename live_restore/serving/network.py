@@ -67,7 +67,7 @@ class Parts:
 
 
 class Network:
-    """The network thread's work; other threads may call `send`, `wake` and `looking`.
+    """The network thread's work; other threads may call `send`, `room_made`, `seen_anew` and `looking`.
 
     Parameters
     ----------
@@ -124,9 +124,15 @@ class Network:
         self._out.append((client, message))
         self._parts.listener.wake()
 
-    def wake(self) -> None:
-        """There is something new to see, or to do."""
-        self._parts.listener.wake()
+    def room_made(self) -> None:
+        """There is room for another volume; nobody need be told who may send one anyway."""
+        if self._hooks.held_back:
+            self._parts.listener.wake()
+
+    def seen_anew(self) -> None:
+        """There is something new to see; where no viewer waits, its next ask will find it."""
+        if self._viewers.waiting:
+            self._parts.listener.wake()
 
     @property
     def looking(self) -> bool:
@@ -143,7 +149,8 @@ class Network:
             self._take(client, message, now_ns)
         if self._hooks.owed:
             self._hooks.say_receipts(self._credit(), now_ns)
-        elif self._hooks.held_back and (credit := self._credit()) > 0:
+        # looked at once more after "no more": whoever made room before it was said did not wake us
+        if self._hooks.held_back and (credit := self._credit()) > 0:
             self._hooks.beat(credit)  # at once, for every volume that comes meanwhile is left out
         self.say_what_waits()
         self._show(time.perf_counter_ns())
@@ -339,7 +346,9 @@ class Network:
     def _show(self, now_ns: int) -> None:
         """Answer the viewers for whom there is something new, or who have waited long enough."""
         for client, view in self._viewers.answers(now_ns):
-            self._parts.listener.send(client, replace(view, status=self._parts.status.lately()))
+            status = self._viewers.news(client, self._parts.status.lately())
+            if not self._parts.listener.send(client, replace(view, status=status)):
+                self._viewers.unheard(client)
 
     # --- what is said -------------------------------------------------------------------------------------------------
 

@@ -150,6 +150,11 @@ class Restoring:
             too_many = scheduler.waiting > 2 * scheduler.max_waiting + _MORE_THAN_ANY_CREDIT
             return too_many or (scheduler.waiting > 1 and scheduler.waiting_bytes > 2 * scheduler.max_waiting_bytes)
 
+    @property
+    def behind(self) -> bool:
+        """Whether whole volumes wait."""
+        return self._scheduler.waiting > 0
+
     def warm_up(self, channel: str, shape: Shape) -> None:
         """Prepare for volumes of this shape (Z, Y, X) when there is nothing else to do."""
         with self._changed:

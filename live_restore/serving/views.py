@@ -87,6 +87,9 @@ def _highest(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _largest(trust: NDArray[np.int8]) -> NDArray[np.int8]:
+    if len(trust) == 1:
+        plane: NDArray[np.int8] = trust[0]
+        return plane
     low, high = trust.min(axis=0), trust.max(axis=0)
     largest: NDArray[np.int8] = np.where(high.astype(np.int16) >= -low.astype(np.int16), high, low)  # (Y, X)
     return largest
@@ -203,11 +206,16 @@ class _Pending:
 
 @dataclass(slots=True)
 class _Viewer:
-    """When a viewer was heard last, what it waits for, and what it asked for last: position, channel, z, trust."""
+    """When a viewer was heard last, what it waits for, and what it asked for last: position, channel, z, trust.
+
+    `told`: the status that it has, where it wants none twice.
+    """
 
     heard_ns: int
     pending: list[_Pending] = field(default_factory=list)
     wish: tuple[str, str, int, bool] | None = None
+    told: Mapping[str, Any] | None = None
+    sparing: bool = False
 
 
 class Viewers:
@@ -227,7 +235,7 @@ class Viewers:
         viewer = self._viewers.setdefault(client, _Viewer(now_ns))
         wish = (ask.position, ask.channel, ask.z, ask.trust)
         viewer.pending.append(_Pending(ask, now_ns + ask.wait_ms * 1_000_000, wish != viewer.wish))
-        viewer.heard_ns, viewer.wish = now_ns, wish
+        viewer.heard_ns, viewer.wish, viewer.sparing = now_ns, wish, ask.sparing
         del viewer.pending[:-_MOST_PENDING]
         if len(self._viewers) > _MOST_VIEWERS:
             del self._viewers[min(self._viewers, key=lambda name: self._viewers[name].heard_ns)]
@@ -235,6 +243,23 @@ class Viewers:
     def looking(self, now_ns: int) -> bool:
         """Whether anybody looks."""
         return any(now_ns - viewer.heard_ns < GONE_S * _NS for viewer in self._viewers.values())
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an ask is open."""
+        return any(viewer.pending for viewer in self._viewers.values())
+
+    def news(self, client: bytes, status: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give what a viewer is to be told of a status: all of it, or nothing where it has that one and is sparing."""
+        viewer = self._viewers[client]
+        if viewer.sparing and viewer.told is status:
+            return {}
+        viewer.told = status
+        return status
+
+    def unheard(self, client: bytes) -> None:
+        """Note that a view did not go out."""
+        self._viewers[client].told = None
 
     def next_ns(self) -> int | None:
         """When the next ask must be answered, come what may."""

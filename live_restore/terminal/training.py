@@ -49,6 +49,10 @@ class TrainingView:
         """Print what happens, above the bar."""
         self._console.print(escape(sentence), soft_wrap=True)
 
+    def printed(self, table: Table) -> None:
+        """Print a table, above the bar."""
+        self._console.print(table)
+
     def stepped(self, progress: "Progress") -> None:
         """Move the bar."""
         self._progress = progress

@@ -21,6 +21,7 @@ import torch
 from live_restore import __version__
 from live_restore.errors import ImageError, LiveRestoreError
 from live_restore.evaluation.evaluate import evaluate
+from live_restore.evaluation.real_crops import real_crops
 from live_restore.evaluation.report import write_report
 from live_restore.evaluation.scores import Evaluation
 from live_restore.intensity import IntensityRange, measure_percentiles
@@ -29,6 +30,7 @@ from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets.layers import Net
 from live_restore.models.onnx_export import run_net, to_onnx
 from live_restore.models.package import LEARNED_FROM, ModelPackage, open_package, write_package
+from live_restore.models.real_images import REAL_IMAGES, pack
 from live_restore.records.pairs import Pair
 from live_restore.restore.noise import CameraNoise
 from live_restore.training.held_out import HeldOut
@@ -64,6 +66,8 @@ class Trained:
     history : list of Entry
     notes : tuple of str
         For the provenance.
+    teacher : str
+        Who taught it; empty if only the truth did.
     """
 
     net: Net
@@ -77,6 +81,7 @@ class Trained:
     light_levels: Mapping[str, float]
     history: Sequence[Entry]
     notes: tuple[str, ...] = ()
+    teacher: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -125,9 +130,11 @@ def export(
     write = _writer(name, trained)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-", ignore_cleanup_errors=True) as hidden:
         draft = Path(hidden) / "draft"
-        write(draft, {}, {}, False)
+        # with the images that it is certified with, so that it is scored at the precision that it will be served at
+        certified_with = _real_images(trained, trial)
+        write(draft, {}, certified_with, False)
         scored = _score(draft, trial, listener or Nobody())
-        extras = _extras(trained, scored, trial.cards, Path(hidden))
+        extras = _extras(trained, scored, trial.cards, Path(hidden)) | certified_with
     scores = {} if scored is None else {key: value for key, value in scored.mean.items() if math.isfinite(value)}
     return write(path, scores, extras, overwrite), scored
 
@@ -162,9 +169,8 @@ def describe(trained: Trained) -> str:
     s = "s" if members > 1 else ""
     sure = ", probabilistic" if network.probabilistic else ""
     what = "images made dim by computation" if trained.options.simulate else "pairs of low- and high-light images"
-    return (
-        f"{several} {network.n_dim}D {_NAMES[network.kind]} network{s}{sure}, trained on {what} by live_restore {__version__}."
-    )
+    how = f"distilled from {trained.teacher}" if trained.teacher else f"trained on {what}"
+    return f"{several} {network.n_dim}D {_NAMES[network.kind]} network{s}{sure}, {how} by live_restore {__version__}."
 
 
 def _facts(trained: Trained, onnx: bytes) -> ModelFacts:
@@ -273,6 +279,13 @@ def _extras(trained: Trained, scored: Evaluation | None, cards: Sequence[Mapping
         write_report(page, scored, history=history, options_toml=options, cards=cards)
         extras["report.html"] = page.read_bytes()
     return extras
+
+
+def _real_images(trained: Trained, trial: Trial) -> dict[str, bytes]:
+    """Cut what engines are certified with out of the held-out pairs."""
+    origin = "made dim" if trained.options.simulate else "held-out"
+    crops = real_crops(trial.pairs, trained.options.network.n_dim, origin, trial.camera) if trial.pairs else None
+    return {} if crops is None else {REAL_IMAGES: pack(crops)}
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

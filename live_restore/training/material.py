@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from live_restore.errors import PairError
+from live_restore.intensity import IntensityRange
 from live_restore.records.pair_positions import split_positions
 from live_restore.records.pairs import Pair, pairs_sha256
 from live_restore.restore.noise import CameraNoise
@@ -134,8 +135,18 @@ def dimensions(folders: Sequence[Path], options: TrainingOptions) -> Literal[2, 
     raise PairError(f"none of the pairs can be read; the first: {failed}")
 
 
-def prepare(chosen: Chosen, options: TrainingOptions, camera: CameraNoise | None = None) -> Material:
+def prepare(
+    chosen: Chosen, options: TrainingOptions, camera: CameraNoise | None = None, frozen: IntensityRange | None = None
+) -> Material:
     """Open the pairs; every file is read once, and what cannot be learned from is found before training.
+
+    Parameters
+    ----------
+    chosen : Chosen
+    options : TrainingOptions
+    camera : CameraNoise, optional
+    frozen : IntensityRange, optional
+        For ``frozen`` scaling, a range that was measured before; None: it is measured on the training pairs.
 
     Raises
     ------
@@ -143,7 +154,7 @@ def prepare(chosen: Chosen, options: TrainingOptions, camera: CameraNoise | None
         If a pair cannot be learned from.
     """
     n_dim, sampling = options.network.n_dim, options.sampling
-    source = open_source(chosen.train, options, camera)
+    source = open_source(chosen.train, options, camera, frozen=frozen)
     looked_at = tuple(chosen.held_out[place] for place in spread(len(chosen.held_out)))
     judged = open_source(looked_at, options, camera, frozen=source.frozen, held_out=True)
     fitted = fit_patches(sampling.patches, source.fields, options.network.divisible_by)

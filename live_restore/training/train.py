@@ -7,7 +7,7 @@ fit, checkpoint, export. An interrupted training goes on when it is asked for ag
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from live_restore.models.package import ModelPackage, check_free, open_package
 from live_restore.records.pairs import Pair, file_sha256
 from live_restore.restore.noise import CameraNoise
 from live_restore.training.arithmetic import Arithmetic, choose_arithmetic, set_threads
+from live_restore.training.checked import Saying
 from live_restore.training.checkpoint import (
     Checkpoint,
     check_same,
@@ -34,6 +35,7 @@ from live_restore.training.distributed import Crew, crew_from_environment, joine
 from live_restore.training.export import Trained, Trial, export, scoring_seconds
 from live_restore.training.exposed import expose_pairs
 from live_restore.training.fit import fit
+from live_restore.training.inheritance import Inheritance
 from live_restore.training.interrupts import noted_interrupts
 from live_restore.training.light import light_levels
 from live_restore.training.material import Chosen, Material, choose, prepare
@@ -52,6 +54,8 @@ _EXPORT_S = 7.0
 _SHORTEST_SCORING_S = 3.0
 # Members of an ensemble have seeds this far apart.
 _NEXT_SEED = 1000
+
+Chooser = Callable[[Sequence[Path], TrainingOptions, Sequence[Path], Saying], Chosen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,10 @@ class Task:
         Of the model; None: that of the output.
     scored : bool
         Whether the package is scored on the held-out pairs and gets a report.
+    choose : callable (folders, options, held_out_from, said) -> Chosen
+        Who chooses what is learned from; a teacher puts its own images in the place of the high ones.
+    inheritance : Inheritance
+        What is taken over from whoever teaches; nothing, if nobody does.
     """
 
     folders: Sequence[Path]
@@ -96,6 +104,8 @@ class Task:
     overwrite: bool = False
     name: str | None = None
     scored: bool = True
+    choose: Chooser = choose
+    inheritance: Inheritance = field(default_factory=Inheritance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,9 +182,9 @@ class _Run:
     def __init__(self, task: Task, arithmetic: Arithmetic, crew: Crew, listener: TrainingListener, started: float) -> None:
         self._task, self._arithmetic, self._crew, self._listener, self._started = task, arithmetic, crew, listener, started
         self._folder = folder_of(task.output)
-        self._chosen: Chosen = choose(task.folders, task.options, task.held_out_from, listener.said)
+        self._chosen: Chosen = task.choose(task.folders, task.options, task.held_out_from, listener.said)
         self._camera = task.camera or self._chosen.camera
-        self._material: Material = prepare(self._chosen, task.options, self._camera)
+        self._material: Material = prepare(self._chosen, task.options, self._camera, task.inheritance.frozen)
         self._options = self._material.options
         self._start = start_from(open_package(task.start)) if task.start else None
         self._sha256 = self._chosen.sha256()
@@ -246,9 +256,10 @@ class _Run:
             learned_from=self._learned_from(),
             held_out=self._material.held_out,
             frozen=self._material.source.frozen,
-            channel=self._chosen.channel,
+            channel=self._chosen.channel or task.inheritance.channel,
             pixel_size_um=self._pixel_size_um(),
-            light_levels=light_levels(self._chosen, self._options, self._camera),
+            light_levels=light_levels(self._chosen, self._options, self._camera) or task.inheritance.light_levels,
+            teacher=task.inheritance.teacher,
             history=self._history,
             notes=self._notes(),
         )
@@ -263,9 +274,10 @@ class _Run:
         return Outcome(package, evaluation, self._history)
 
     def _learned_from(self) -> list[str]:
-        """Say which images it has seen, with those of the package that it began with."""
+        """Say which images it has seen, with those of the package that it began with, and those of its teacher."""
         before = open_package(self._task.start).learned_from() if self._task.start else frozenset()
-        return [*before, *(file_sha256(pair.low) for pair in self._chosen.train)]
+        taught = self._task.inheritance.learned_from
+        return sorted({*before, *taught, *(file_sha256(pair.low) for pair in self._chosen.train)})
 
     def _pairs_to_score(self) -> Sequence[Pair]:
         if not self._task.scored:
@@ -337,7 +349,7 @@ class _Run:
 
     def _pixel_size_um(self) -> tuple[float, ...] | None:
         sizes = self._material.source.fields[0].pixel_size_um[-self._options.network.n_dim :]
-        return tuple(size for size in sizes if size) if all(sizes) else None
+        return tuple(size for size in sizes if size) if all(sizes) else self._task.inheritance.pixel_size_um
 
     def _notes(self) -> tuple[str, ...]:
         train, held_out = self._chosen.train, self._chosen.held_out

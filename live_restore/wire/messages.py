@@ -131,6 +131,8 @@ class Ask:
         Whether to send the trust map too.
     wait_ms : int
         How long to wait for something newer before an empty `View` is sent, which carries the status alone.
+    sparing : bool
+        Leave the status out of views that follow one with the same status; of the first it is part in any case.
     """
 
     after: int = 0
@@ -139,6 +141,7 @@ class Ask:
     z: int = -1
     trust: bool = False
     wait_ms: int = 500
+    sparing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,7 @@ class View:
     said : mapping
         Trust figures, provenance, stages of this volume.
     status : mapping
-        As the answer to the command ``status``.
+        As the answer to the command ``status``; empty where it was asked to be sparing and nothing is new.
     """
 
     number: int
@@ -475,6 +478,7 @@ def _read_ask(fields: Fields, _: Buffers) -> Ask:
         z=fields.whole("z", -1, LONGEST_SIDE, -1),
         trust=fields.flag("trust", default=False),
         wait_ms=fields.whole("wait_ms", 0, 60_000, 500),
+        sparing=fields.flag("sparing", default=False),
     )
 
 

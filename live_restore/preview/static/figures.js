@@ -86,11 +86,22 @@ export function showModel(model, provenance) {
   facts(byId("model-facts"), [
     ["Model", model?.model ?? provenance.model ?? "none for this channel"],
     ["Engine", engineName(model?.engine ?? provenance.engine)],
-    ["Precision", model?.precision ?? provenance.precision],
+    ["Precision", [model?.precision ?? provenance.precision, model?.certified].filter(Boolean).join(": ")],
     ["Normalisation", NORMALISATION[model?.normalisation] ?? model?.normalisation],
     ["State", model && model.state !== "ready" ? `${model.state}${model.why ? `: ${model.why}` : ""}` : ""],
     ["Fingerprint", model?.sha256?.slice(0, 12)],
   ]);
+  showCertificate(model);
+}
+
+/** How far the engine is from float32, measured: in short beside the precision, all of it on a click. */
+function showCertificate(model) {
+  const figures = model?.certificate ?? [];
+  const box = byId("certificate-box");
+  box.hidden = !figures.length;
+  box.dataset.beyond = model?.beyond ? "yes" : "no";
+  box.title = figures.map(([what, words]) => `${what}: ${words}`).join("\n");
+  facts(byId("certificate"), [...figures, ["beyond", model?.beyond ?? ""]]);
 }
 
 const engineName = (engine) => (typeof engine === "string" ? engine : engine?.name);

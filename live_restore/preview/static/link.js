@@ -3,7 +3,7 @@
 const LONGEST_WAIT_MS = 5000;
 const SILENCE_MS = 8000;
 
-/** One WebSocket after another. `told` has: onWelcome(said), onView(header, layers), onLink(link), onServer(state). */
+/** One WebSocket after another. `told` has: onWelcome(said), onStatus(status), onView(header, layers), onLink(link), onServer(state). */
 export class Link {
   constructor(told) {
     this.told = told;
@@ -43,6 +43,8 @@ export class Link {
       this.told.onServer({ state: "open" });
       this.told.onWelcome(said);
       if (this.wish) this.ask(this.wish);
+    } else if (said.kind === "status") {
+      this.told.onStatus(said.status);
     } else if (said.kind === "link") {
       this.told.onLink(said);
     }

@@ -9,9 +9,10 @@ import { keyTable, listenToKeys } from "./keys.js";
 import { SnrChart } from "./limits.js";
 import { Link } from "./link.js";
 import { ReferenceChart } from "./reference_chart.js";
+import { Pace } from "./pace.js";
 import { compose, save } from "./snapshot.js";
 import { Stage } from "./stage.js";
-import { placesOf, placeWords, standing, TrustPanel } from "./trust.js";
+import { placesOf, placeWords, standing, TrustPanel, trustOf } from "./trust.js";
 import { atTime, duration, number, percent, whole } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -28,6 +29,7 @@ class Page {
     this.layers = null;
     this.drawnAt = [];
     this.ranges = new SteadyRanges();
+    this.pace = new Pace();
     this.controls = new Controls({ onWish: () => this.wishAnew(), onLook: () => this.lookAnew() });
     this.stage = new Stage({ onDivider: () => this.controls.change({ share: this.stage?.share ?? 50 }), onPlace: () => this.wishElsewhere(), onMark: (place) => this.goTo(place) });
     this.trustPanel = new TrustPanel({ onGo: (place) => this.goTo(place) });
@@ -43,6 +45,7 @@ class Page {
     this.setTheme(localStorage.getItem("live_restore_theme") ?? "dark");
     this.link = new Link({
       onWelcome: (said) => this.welcome(said),
+      onStatus: (status) => this.takeStatus(status),
       onView: (header, layers) => this.take(header, layers),
       onLink: (link) => this.setLink(link),
       onServer: (server) => this.setServer(server),
@@ -114,15 +117,21 @@ class Page {
     this.showAlerts();
   }
 
+  /** It comes before the first view that it belongs to, and then only where it is new. */
+  takeStatus(status) {
+    this.status = status;
+    this.showFiguresSoon();
+  }
+
   take(header, layers) {
     this.state.heardAt = Date.now() / 1000;
     if (header.serial !== this.serial) return; // the wish that replaced it is under way
-    this.status = header.status;
     if (!layers.raw || this.isOld(header)) {
       this.showFiguresSoon();
       this.wish();
       return;
     }
+    if (!layers.trust && this.holdsTrustFor(header)) layers.trust = this.layers.trust;
     this.view = header;
     this.layers = layers;
     this.shownSerial = header.serial;
@@ -140,11 +149,19 @@ class Page {
     return view && view.session === header.session && this.shownSerial === header.serial && (header.number < view.number || (header.number === view.number && sameWindow(header, view)));
   }
 
+  /** Whether the map that is drawn is the last there is of a volume that went unchecked. */
+  holdsTrustFor(header) {
+    const { view, layers } = this;
+    if (!this.controls.set.overlay || !header.said.checked || !layers?.trust) return false;
+    const same = ["run", "position", "channel", "z"].every((name) => view[name] === header[name]);
+    return same && this.shownSerial === header.serial && sameWindow(view, header);
+  }
+
   painted() {
     this.drawnAt.push(performance.now());
     this.drawnAt = this.drawnAt.slice(-20);
     Object.assign(byId("canvas").dataset, { number: this.view.number, block: this.view.block });
-    this.wish();
+    this.pace.drawn(() => this.wish());
   }
 
   tick() {
@@ -160,7 +177,7 @@ class Page {
   }
 
   get trust() {
-    return this.view?.said.trust ?? {};
+    return trustOf(this.view?.said);
   }
 
   modelOf(channel) {
@@ -170,7 +187,8 @@ class Page {
 
   /** Say what the drawn volume says of itself; all of it at once, in the frame in which its image appears. */
   tellDrawn() {
-    this.trustPanel.show(this.trust, this.view.planes, this.modelOf(this.view.channel)?.limits);
+    const { planes, time, channel } = this.view;
+    this.trustPanel.show(this.trust, { planes, time, limits: this.modelOf(channel)?.limits, volumes: this.run?.volumes });
     this.showTimeline();
     this.showRates();
     this.showAlerts();
@@ -297,13 +315,29 @@ class Page {
   /** The lines are the run's history; the figures above them are the drawn volume's own. */
   showTimeline() {
     const { view } = this;
+    const { shown, points, references } = this.history();
+    const moment = (time) => shown.findLast((entry) => entry.channel === view?.channel && entry.time === time && String(entry.position) === String(view?.position))?.unix_s;
+    const at = moment(view?.time);
+    const checkedAt = moment(this.trust.of_time ?? view?.time);
+    const own = { snr: [this.trust.snr, checkedAt], raised: [this.trust.raised, checkedAt], latency_ms: [view?.said.latency_ms, at] };
+    for (const [name, chart] of Object.entries(this.charts)) {
+      const [value = NaN, when] = own[name];
+      chart.show(points[name], { value, at: when }, this.modelOf(view?.channel)?.limits);
+    }
+    this.referenceChart.compare(references, at);
+  }
+
+  /** The history of the channel and position that are shown; the same objects until the status is another. */
+  history() {
+    const { status, run, view } = this;
     const { set } = this.controls;
+    const of = [run?.run, set.channel || view?.channel, set.position].join("\n");
+    if (this.known?.status === status && this.known.of === of) return this.known;
     const wanted = (entry) => entry.channel === (set.channel || view?.channel) && (!set.position || String(entry.position) === set.position);
-    const shown = (this.run?.timeline ?? []).filter(wanted);
-    const at = shown.findLast((entry) => entry.channel === view?.channel && entry.time === view?.time && String(entry.position) === String(view?.position))?.unix_s;
-    const own = { snr: this.trust.snr, raised: this.trust.raised, latency_ms: view?.said.latency_ms };
-    for (const [name, chart] of Object.entries(this.charts)) chart.show(shown.map((entry) => [entry.unix_s, entry[name]]), { value: own[name] ?? NaN, at }, this.modelOf(view?.channel)?.limits);
-    this.referenceChart.compare((this.run?.references ?? []).filter(wanted), at);
+    const shown = (run?.timeline ?? []).filter(wanted);
+    const points = Object.fromEntries(Object.keys(this.charts).map((name) => [name, shown.map((entry) => [entry.unix_s, entry[name]])]));
+    this.known = { status, of, shown, points, references: (run?.references ?? []).filter(wanted) };
+    return this.known;
   }
 
   showRates() {

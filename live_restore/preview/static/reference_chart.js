@@ -15,6 +15,12 @@ export class ReferenceChart extends Chart {
 
   /** Entries are the run's comparisons, oldest first; `at` is the moment of the volume on the screen. Hidden without any. */
   compare(entries, at) {
+    if (entries === this.compared) {
+      this.drawn = { ...this.drawn, at };
+      this.dot();
+      return;
+    }
+    this.compared = entries;
     this.entries = entries.filter((entry) => Number.isFinite(entry.unix_s) && Number.isFinite(entry.raw_psnr_db));
     this.figure.hidden = !this.entries.length;
     if (this.figure.hidden) return;

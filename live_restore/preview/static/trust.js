@@ -14,6 +14,13 @@ export function standing(trust) {
   return trust.doubts?.length ? "doubt" : "yes";
 }
 
+/** What the check says of a volume; of one that went unchecked, what it said last there, with the time point it is `of_time`. */
+export function trustOf(said) {
+  const own = said?.trust ?? {};
+  if (own.trusted !== undefined || !said?.checked) return own;
+  return { ...said.checked.trust, of_time: said.checked.time };
+}
+
 const WORDS = { "": "not measured yet", no: "✕ do not trust", doubt: "△ agrees, with a doubt", yes: "✓ agrees with the photons" };
 
 /** The places whose figures can be drawn, as { z, y, x, scale_px, score, sign }. */
@@ -35,11 +42,14 @@ export class TrustPanel {
     this.places = [];
   }
 
-  show(trust, planes, limits) {
+  /** `time`: of the volume that is drawn; `volumes`: how many were restored, and how many of them unchecked. */
+  show(trust, { planes, time, limits, volumes }) {
     const stands = standing(trust);
+    const left = volumes?.unchecked ?? 0;
     byId("trust-word").dataset.trusted = stands;
-    say(byId("trust-word"), WORDS[stands]);
+    say(byId("trust-word"), `${WORDS[stands]}${left && stands ? `, time\u00a0${trust.of_time ?? time}` : ""}`);
     facts(byId("trust-facts"), [
+      ["Checked", left ? `${volumes.restored - left} of ${volumes.restored} volumes, as many as there was time for` : ""],
       ["Disagreeing area", Number.isFinite(trust.raised) ? percent(trust.raised) : ""],
       ["SNR of raw", Number.isFinite(trust.snr) ? number(trust.snr) : ""],
       ["Light", limitWords(trust.snr, limits)],
