@@ -86,7 +86,7 @@ class Place:
             self.device = _made(made, lambda: cuda.allocate(port.n_bytes), cuda.free)
             self.pinned = _made(made, lambda: cuda.allocate_pinned(port.n_bytes), cuda.free_pinned)
             self._given_back = made.pop_all()
-        memory = (ctypes.c_uint8 * port.n_bytes).from_address(self.pinned)
+        memory = memoryview((ctypes.c_uint8 * port.n_bytes).from_address(self.pinned))
         self.array: Array = np.frombuffer(memory, port.dtype).reshape(port.shape)
 
     def close(self) -> None:

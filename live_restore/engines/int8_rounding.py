@@ -66,7 +66,7 @@ def best_steps(weights: Matrix, importance: Matrix) -> Matrix:
     -------
     ndarray, (rows, 1), float64
     """
-    largest = np.maximum(np.abs(weights).max(1, keepdims=True) / LEVELS, np.finfo(np.float32).tiny)
+    largest: Matrix = np.maximum(np.abs(weights).max(1, keepdims=True) / LEVELS, float(np.finfo(np.float32).tiny))
     tried = [largest * shrinkage for shrinkage in _SHRINKAGES]
     costs = [
         (np.square(np.clip(np.rint(weights / steps), -LEVELS, LEVELS) * steps - weights) * importance).sum(1) for steps in tried
@@ -77,7 +77,7 @@ def best_steps(weights: Matrix, importance: Matrix) -> Matrix:
 
 def _upper_inverse(powers: Matrix) -> Matrix:
     """Give the upper Cholesky factor of the inverse, whose rows say how the columns to come make up for an error."""
-    damped = powers + np.eye(len(powers)) * max(_DAMPING * float(np.diag(powers).mean()), np.finfo(np.float32).tiny)
+    damping = max(_DAMPING * float(np.diag(powers).mean()), float(np.finfo(np.float32).tiny))
+    damped = powers + np.eye(len(powers)) * damping
     inverse = np.linalg.inv(damped)
-    upper: Matrix = np.linalg.cholesky((inverse + inverse.T) / 2).T
-    return upper
+    return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float64)

@@ -22,6 +22,7 @@ from live_restore.engines.batches import GraphInput, Shapes, check_shapes, fit, 
 from live_restore.engines.engine import Array, Batch, EngineSpec, Offer, Precision
 from live_restore.engines.openvino_int8 import load_layers, put_in
 from live_restore.engines.openvino_narrow import deal_out_pixels, fold_columns
+from live_restore.engines.openvino_patches import compute_patches
 from live_restore.engines.openvino_upsampling import fold_upsampling
 from live_restore.errors import EngineError
 
@@ -160,6 +161,7 @@ class OpenVinoEngine:
         except RuntimeError as refused:
             raise misfit("openvino", shapes, refused) from refused
         fold_columns(ov, model)
+        compute_patches(ov, model)
         try:
             return _Compiled(self._core.compile_model(model, _DEVICE, self._options))
         except (RuntimeError, MemoryError) as failed:

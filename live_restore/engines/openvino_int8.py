@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from live_restore.engines.cache import EngineCache, EngineKey
-from live_restore.engines.int8_layers import Int8Layers, Int8Weights, from_bytes
+from live_restore.engines.int8_layers import FeatureRange, Int8Layers, Int8Weights, from_bytes
 from live_restore.errors import EngineError, EngineUnavailable
 
 FLAVOUR = "openvino-int8"
@@ -144,18 +145,32 @@ def put_in(ov: Any, model: Any, layers: Int8Layers) -> None:
         )
     convs = [named[name] for name in layers.weights]
     features = feature_maps(convs)
-    if missing := sorted(set(features) - set(layers.ranges)):
-        raise EngineError(f"the int8 layers know no range of {missing[0]!r}; make them again: {CURE}")
-    for name, feature in features.items():
-        _round_feature(ov, feature, layers, name)
+    for feature in features.values():
+        _round_feature(ov, feature, range_of(feature.output.get_node(), layers.ranges))
     for conv in convs:
         _replace_kernel(ov, conv, layers.weights[conv.get_friendly_name()])
     model.validate_nodes_and_infer_types()
 
 
-def _round_feature(ov: Any, feature: FeatureMap, layers: Int8Layers, name: str) -> None:
+def range_of(node: Any, ranges: Mapping[str, FeatureRange]) -> FeatureRange:
+    """Give the range of what an operation makes: its own, or that of what it only moves.
+
+    Raises
+    ------
+    EngineError
+        If neither is known.
+    """
+    if (name := node.get_friendly_name()) in ranges:
+        return ranges[name]
+    if not _passes(node):
+        raise EngineError(f"the int8 layers know no range of {name!r}; make them again: {CURE}")
+    parts = [range_of(port.get_source_output().get_node(), ranges) for port in _moved(node)]
+    return FeatureRange(np.concatenate([part.channels for part in parts]), any(part.signed for part in parts))
+
+
+def _round_feature(ov: Any, feature: FeatureMap, found: FeatureRange) -> None:
     """Round one feature map to 256 levels and hand it on in units of its largest value, channel by channel."""
-    found, n_axes = layers.ranges[name], len(feature.output.get_partial_shape())
+    n_axes = len(feature.output.get_partial_shape())
     lowest = -128 / 127 if found.signed else 0.0
     most = found.channels.reshape(1, -1, *(1,) * (n_axes - 2)).astype(np.float32)
     ends = [np.full((1,) * n_axes, end, np.float32) for end in (lowest, 1)]
@@ -200,14 +215,14 @@ def _is_eligible(conv: Any) -> bool:
     whole_steps = all(size % step == 0 for size, step in zip(kernel, said["strides"], strict=True))
     if conv.get_type_name() == "ConvolutionBackpropData" and not whole_steps:
         return False
-    return min(kernel, default=1) > 1 and min(channels_of(conv)) >= _FEWEST_CHANNELS
+    return bool(min(kernel, default=1) > 1 and min(channels_of(conv)) >= _FEWEST_CHANNELS)
 
 
 def _leaves(port: Any, names: set[str]) -> Iterator[Any]:
     """Give the inputs at which feature maps enter what leads to this one."""
     node = port.get_source_output().get_node()
     if _passes(node) and _only_for(node, names):
-        for before in node.inputs() if node.get_type_name() == "Concat" else node.inputs()[:1]:
+        for before in _moved(node):
             yield from _leaves(before, names)
     else:
         yield port
@@ -216,11 +231,17 @@ def _leaves(port: Any, names: set[str]) -> Iterator[Any]:
 def _passes(node: Any) -> bool:
     """Whether an operation gives the same, only elsewhere: then it may be done on whole numbers."""
     kind = node.get_type_name()
-    return (
+    return bool(
         kind == "MaxPool"
         or (kind == "Concat" and node.get_attributes()["axis"] == 1)
         or (kind == "Interpolate" and node.get_attributes().get("mode") == "nearest")
     )
+
+
+def _moved(node: Any) -> list[Any]:
+    """Give the inputs whose pixels such an operation moves."""
+    ports: list[Any] = node.inputs()
+    return ports if node.get_type_name() == "Concat" else ports[:1]
 
 
 def _only_for(node: Any, names: set[str]) -> bool:
@@ -231,14 +252,15 @@ def _only_for(node: Any, names: set[str]) -> bool:
 def _takes_int8(port: Any, names: set[str]) -> bool:
     node = port.get_node()
     if node.get_type_name() in ("ShapeOf", *_CONVOLUTIONS):
-        return node.get_type_name() == "ShapeOf" or (port.get_index() == 0 and node.get_friendly_name() in names)
-    return _passes(node) and port.get_index() == 0 and _only_for(node, names)
+        return node.get_type_name() == "ShapeOf" or bool(port.get_index() == 0 and node.get_friendly_name() in names)
+    moves = _passes(node) and (node.get_type_name() == "Concat" or port.get_index() == 0)
+    return moves and _only_for(node, names)
 
 
 def _same(one: Any, other: Any) -> bool:
     return one.get_index() == other.get_index() and one.get_node().get_friendly_name() == other.get_node().get_friendly_name()
 
 
-def scales_of(conv: Any, names: set[str], ranges: Mapping[str, Any]) -> Any:
-    """Give what becomes 1 in every channel of a convolution's input, (C,) float32."""
+def scales_of(conv: Any, names: set[str], ranges: Mapping[str, FeatureRange]) -> NDArray[np.float32]:
+    """Give what becomes 1 in every channel of a convolution's input, (C,); `names` are the int8 convolutions."""
     return np.concatenate([ranges[part].channels for part in parts_of(conv, names)])

@@ -77,6 +77,5 @@ def _shifted(weights: NDArray[np.float32], patch: tuple[int, ...]) -> NDArray[np
     larger = [size + side - 1 for size, side in zip(sizes, patch, strict=True)]
     kernel = np.zeros((int(np.prod(patch)), weights.shape[1], *larger), np.float32)
     for place, shift in enumerate(product(*map(range, patch))):
-        window = tuple(slice(low, low + size) for low, size in zip(shift, sizes, strict=True))
-        kernel[(place, slice(None), *window)] = weights[0]
+        kernel[place][(slice(None), *(slice(low, low + size) for low, size in zip(shift, sizes, strict=True)))] = weights[0]
     return kernel

@@ -148,7 +148,8 @@ def _add_samples(seen: _Seen, values: Array, window: tuple[int, ...], n_probes: 
     views = np.lib.stride_tricks.sliding_window_view(padded, window, tuple(range(2, values.ndim)))
     at = [chance.integers(0, size, number) for size in views.shape[2 : values.ndim]]
     batch = chance.integers(0, values.shape[0], number)
-    samples = views[(batch, slice(None), *at)].reshape(number, columns)  # (number, C * window)
+    here: Any = (batch, slice(None), *at)
+    samples = views[here].reshape(number, columns)  # (number, C * window)
     powers, sums = samples.T @ samples, samples.sum(0)
     seen.powers[window] = seen.powers.get(window, 0.0) + powers.astype(np.float64)
     seen.sums[window] = seen.sums.get(window, 0.0) + sums.astype(np.float64)
@@ -230,7 +231,7 @@ def _window(conv: Any) -> tuple[int, ...]:
 def _phases(conv: Any) -> list[tuple[slice, ...]]:
     """Give the parts of a kernel that meet the same pixels: all of it, or those of a transposed one, turned around."""
     if conv.get_type_name() == "Convolution":
-        return [tuple(slice(None) for _ in _window(conv))]
+        return [(slice(None),) * len(_window(conv))]
     strides = conv.get_attributes()["strides"]
     sizes = list(conv.input_value(1).get_shape())[2:]
     lines = [

@@ -64,7 +64,7 @@ class TorchCuda:
     def stream(self) -> int:
         """Make a stream."""
         with _said("a stream"):
-            made = torch.cuda.Stream()
+            made = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._streams[made.cuda_stream] = made
         return int(made.cuda_stream)
 
@@ -79,7 +79,7 @@ class TorchCuda:
 
     def event(self) -> int:
         """Make an event; waiting for it lets the processor do something else."""
-        made = torch.cuda.Event(blocking=True)
+        made = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._events[id(made)] = made
         return id(made)
 
