@@ -210,6 +210,14 @@ def _fitting(package: ModelPackage) -> RealImages | None:
     return replace(fitting, low=low, high=high)
 
 
+def probes_for(package: ModelPackage, images: RealImages) -> list[Probe]:
+    """Give images as the graph of camera counts takes them, cut to sizes that the network can divide."""
+    facts = package.facts
+    sides = ([_cut(pixels, facts.geometry.divisible_by) for pixels in side] for side in (images.low, images.high))
+    low, high = sides
+    return _real_probes(replace(images, low=low, high=high), facts)
+
+
 def _cut(pixels: NDArray[np.uint16], divisible_by: Sequence[int]) -> NDArray[np.uint16]:
     window = tuple(slice(size // step * step) for size, step in zip(pixels.shape, divisible_by, strict=True))
     return np.ascontiguousarray(pixels[window])

@@ -17,7 +17,7 @@ def engines_are_cached_apart(tmp_path_factory):
     """Keep certificates and engines of tests, and the secret that seals them, out of the user's folders."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("LIVE_RESTORE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        environment.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        environment.setenv("LIVE_RESTORE_CONFIG", str(tmp_path_factory.mktemp("config")))
         yield
 
 

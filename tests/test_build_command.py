@@ -42,8 +42,8 @@ def command(tmp_path):
     """Run the command line in a process of its own, with its own cache and its own secret."""
 
     def run(*words, prelude=""):
-        own = {name: str(tmp_path / "config") for name in ("XDG_CONFIG_HOME", "APPDATA", "HOME")}
-        environment = os.environ | own | {"LIVE_RESTORE_CACHE": str(tmp_path / "cache"), "COLUMNS": "200"}
+        own = {"LIVE_RESTORE_CONFIG": str(tmp_path / "config"), "LIVE_RESTORE_CACHE": str(tmp_path / "cache")}
+        environment = os.environ | own | {"COLUMNS": "200"}
         script = f"{prelude}\nfrom live_restore.cli import main\nmain()"
         return subprocess.run(
             [sys.executable, "-c", script, *map(str, words)],

@@ -247,8 +247,7 @@ def test_carried_to_another_machine_it_is_refused_made_anew_and_served(tmp_path,
     package = open_package(bundled_folder() / "care2d_demo")
     choose_for(package, "openvino", "bf16", cache=carried)
     (entry,) = carried.entries()
-    for variable in ("XDG_CONFIG_HOME", "APPDATA", "HOME"):  # where this machine keeps its secret
-        monkeypatch.setenv(variable, str(tmp_path / "config"))
+    monkeypatch.setenv("LIVE_RESTORE_CONFIG", str(tmp_path / "config"))  # where this machine keeps its secret
     given = ["--engine", "openvino", "--precision", "bf16", "--records", str(tmp_path / "records")]
     with start_restore_process([str(package.path)], *given) as child, BareHook(child.where, results="float32") as hook:
         hook.frame(image(shape=(64, 64)))
@@ -292,7 +291,7 @@ def test_from_the_command_line(tmp_path, certify):
     assert "carries 3 pairs given to certify with now" in said and "bf16" in said
     assert open_package(path).real_images().origin == "given"
     shown = run("engines", "--model", path)
-    for word in ("relative error", "PSNR loss", "worst pixel", "bias dim", "what others are measured against"):
+    for word in ("relative error", "PSNR loss", "worst pixel", "bias dim", "reference"):
         assert word in shown
     assert "3 pairs given to certify with" in shown and "auto, for model 'smoothing 3x3'" in shown
     with pytest.raises(ModelError, match="has images to certify with already; replace them with --overwrite"):

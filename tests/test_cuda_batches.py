@@ -151,13 +151,15 @@ def test_stopping_in_the_middle_leaves_nothing_under_way():
     assert cuda.held == {}
 
 
-def test_one_batch_amid_many_waits_for_its_turn():
+@pytest.mark.parametrize("many", [False, True])
+def test_one_batch_amid_many_waits_for_its_turn(many):
     through, _ = on_device(SimulatedCuda("late", most_bytes=40 * 1024))  # for one slot, see below
 
     def camera():
         for seed in range(4):
             if seed:
-                through.infer((image(1, 1, 64, 64),))
+                other = (image(1, 1, 64, 64),)
+                list(through.infer_many([other])) if many else through.infer(other)
             yield (image(1, 1, 64, 64, seed=seed),)
 
     with pytest.raises(EngineError, match="in the middle of other batches; take their results first"):

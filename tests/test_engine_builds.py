@@ -16,6 +16,7 @@ from live_restore.engines.cache import EngineCache
 from live_restore.engines.counts_graph import from_counts
 from live_restore.engines.tensorrt_card import Card
 from live_restore.engines.tensorrt_plans import to_build
+from live_restore.engines.tensorrt_recipe import own_recipes_folder
 from live_restore.errors import EngineError
 from live_restore.models.package import open_package
 from live_restore.server import Server
@@ -179,6 +180,53 @@ def test_which_engines_take_minutes(tmp_path, smooth, monkeypatch, flavour):
         for request in to_build(from_counts(open_package(smooth.package).onnx()), "auto", card):
             card.cache.store(request.key, b"a plan")
         assert not takes_minutes(smooth)
+
+
+def test_what_cannot_be_built_is_left_to_whoever_opens_it(tmp_path, smooth, monkeypatch):
+    """No package, a recipe that is none: the choice of an engine says so, or takes another one."""
+    cuda = SimulatedCuda()
+    card = Card(cuda, simulated_flavour(SimulatedTensorRt(cuda, lambda plan: plan)), EngineCache(tmp_path / "cache", b"mine"))
+    card.flavour.name, card.flavour.builds_without_card = "tensorrt", False
+    monkeypatch.setattr(tensorrt_card, "this_card", lambda: card)
+    assert takes_minutes(smooth)
+    assert not takes_minutes(replace(smooth, package=tmp_path / "nowhere"))
+    monkeypatch.setenv("LIVE_RESTORE_CONFIG", str(tmp_path))
+    own_recipes_folder().mkdir()
+    (own_recipes_folder() / "mine.toml").write_text("nonsense", encoding="utf-8")
+    assert not takes_minutes(smooth)
+
+
+# Ends with 2 where another one runs beside it, else with 3.
+ALONE = """
+import os, pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+own = folder / str(os.getpid())
+own.touch()
+for _ in range(50):
+    if len(list(folder.iterdir())) > 1:
+        sys.exit(2)
+    time.sleep(0.01)
+own.unlink()
+sys.exit(3)
+"""
+
+
+def test_one_engine_is_built_at_a_time(tmp_path, smooth):
+    """A swap waits for the build that is under way."""
+    running = tmp_path / "running"
+    running.mkdir()
+    builds = EngineBuilds(lambda choice: True, python(ALONE, running))
+    models = Models(builds.at_once([smooth]))
+    builds.start(models)
+    until(lambda: list(running.iterdir()))
+    with pytest.raises(EngineError, match="the build ended with code 3"):
+        builds.before_swap(models, replace(smooth, channel="GFP"))
+    assert "the build ended with code 3" in until(lambda: row(models, "failed"))["why"]
+    assert {each["why"].partition(";")[0] for each in models.described() if each["state"] == "failed"} == {
+        "the engine was not built: the build ended with code 3"
+    }
+    builds.stop()
+    models.close()
 
 
 # --- in the server

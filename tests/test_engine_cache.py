@@ -28,7 +28,8 @@ KEY = EngineKey(
     recipe_sha256="cd" * 32,
 )
 ENGINE = bytes(range(256)) * 300 + b"\n{\n"
-CERTIFICATE = Certificate("tensorrt, f16", 8, "8 held-out pairs", 3e-4, 0.001, 0.8, True, (1e-4, -2e-4), Tolerance(0.05, 1e-2))
+TENTHS = (1e-4, -2e-4) * 5
+CERTIFICATE = Certificate("tensorrt, f16", 8, "8 held-out pairs", 3e-4, 0.001, 0.8, True, TENTHS, Tolerance(0.05, 1e-2))
 
 
 @pytest.fixture
@@ -243,11 +244,10 @@ def test_a_secret_that_cannot_be_kept_is_said(tmp_path):
 
 
 def test_the_secret_of_this_machine_seals(tmp_path, monkeypatch):
-    variable = {"win32": "APPDATA", "darwin": "HOME"}.get(sys.platform, "XDG_CONFIG_HOME")
-    monkeypatch.setenv(variable, str(tmp_path / "one"))
+    monkeypatch.setenv("LIVE_RESTORE_CONFIG", str(tmp_path / "one"))
     EngineCache(tmp_path / "cache").store(KEY, ENGINE)
     assert EngineCache(tmp_path / "cache").load(KEY) == ENGINE
-    monkeypatch.setenv(variable, str(tmp_path / "other"))
+    monkeypatch.setenv("LIVE_RESTORE_CONFIG", str(tmp_path / "other"))
     with pytest.raises(EngineError, match="built on another machine"):
         EngineCache(tmp_path / "cache").load(KEY)
 
@@ -255,7 +255,10 @@ def test_the_secret_of_this_machine_seals(tmp_path, monkeypatch):
 def test_where_things_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("LIVE_RESTORE_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path and EngineCache(secret=b"").root == tmp_path / "engines"
+    monkeypatch.setenv("LIVE_RESTORE_CONFIG", str(tmp_path / "config"))
+    assert config_folder() == tmp_path / "config"
     monkeypatch.delenv("LIVE_RESTORE_CACHE")
+    monkeypatch.delenv("LIVE_RESTORE_CONFIG")
     assert cache_folder().is_absolute() and config_folder().is_absolute() and cache_folder() != config_folder()
     if sys.platform.startswith("linux"):
         monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")

@@ -1,6 +1,5 @@
 """The recipes of TensorRT plans: those that come with live_restore, and what is refused in one's own. No TensorRT is needed."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from live_restore.engines.tensorrt_recipe import (
     recipe_for,
     recipes_folder,
     shipped_recipes,
-    tolerance_for,
 )
 from live_restore.engines.tensorrt_targets import Target, generation_of, target_named
 from live_restore.errors import ConfigError, EngineError, EngineUnavailable
@@ -102,13 +100,12 @@ def test_a_network_without_recipe_is_refused():
 
 
 def test_ones_own_recipes_go_first(written, tmp_path, monkeypatch):
-    variable = {"win32": "APPDATA", "darwin": "HOME"}.get(sys.platform, "XDG_CONFIG_HOME")
-    monkeypatch.setenv(variable, str(tmp_path / "settings"))
+    monkeypatch.setenv("LIVE_RESTORE_CONFIG", str(tmp_path / "settings"))
     care = net_graph("care", n_dim=2, first_filters=4)
-    assert recipe_for(care).name == "care2d" and tolerance_for(care) == Tolerance()
+    assert recipe_for(care).name == "care2d" and recipe_for(care).tolerance.limits() == Tolerance()
     own_recipes_folder().mkdir(parents=True)
     mine = written(RECIPE + "\n[tolerance]\nbias = 0.01\n").rename(own_recipes_folder() / "mine.toml")
-    assert recipe_for(care).name == "mine" and tolerance_for(care) == Tolerance(bias=0.01)
+    assert recipe_for(care).name == "mine" and recipe_for(care).tolerance.limits() == Tolerance(bias=0.01)
     assert recipe_for(net_graph("care", n_dim=3, first_filters=4)).name == "care3d"
     mine.write_text("nonsense", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine.toml is not valid TOML"):

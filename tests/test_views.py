@@ -1,5 +1,7 @@
 """What viewers see: the newest of every position and channel, raw where nothing is restored, slabs while a stack comes in."""
 
+from threading import Event, Thread
+
 import numpy as np
 import pytest
 from bare_clients import PACKAGE, BareHook, image, options, settled, status, until
@@ -192,6 +194,30 @@ def test_a_status_that_did_not_go_out_is_told_again():
     assert viewers.news(b"a", status) is status
     viewers.ask(b"a", Ask(sparing=False), 0)
     assert viewers.news(b"a", status) is status
+
+
+def test_whether_a_viewer_waits_is_said_to_other_threads_as_viewers_come_and_go():
+    """Whoever restored a volume asks it of many viewers while the network thread adds one: that must not fail."""
+    viewers, wrong, over = Viewers(Views()), [], Event()
+
+    def ask_on() -> None:
+        try:
+            while not over.is_set():
+                assert viewers.waiting in {True, False}
+        except Exception as failed:
+            wrong.append(failed)
+
+    asking = Thread(target=ask_on)
+    asking.start()
+    for number in range(3000):
+        viewers.ask(b"%d" % number, Ask(wait_ms=0), 0)
+        assert viewers.waiting
+        if number % 3 == 0:
+            viewers.answers(1)
+            assert not viewers.waiting
+    over.set()
+    asking.join(20)
+    assert not wrong
 
 
 def test_a_channel_without_a_model_is_shown_as_it_is(tmp_path):

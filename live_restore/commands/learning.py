@@ -130,7 +130,7 @@ def evaluate(
         typer.Option("--all", help="All accepted pairs, also those that were not held out. Not for models trained on them."),
     ] = False,
     config: RigFile = None,
-    engine: Annotated[str, typer.Option(help="openvino, torch, identity or auto.")] = "auto",
+    engine: Annotated[str, typer.Option(help="A name from live-restore engines, or auto.")] = "auto",
     precision: Annotated[Literal["f32", "bf16", "auto"], typer.Option(help="Arithmetic of the network.")] = "auto",
 ) -> None:
     """Say how good a model is on held-out pairs, beside the raw images and two filters at their best.

@@ -64,7 +64,8 @@ Precision = Annotated[
 ]
 Tolerate = Annotated[bool, typer.Option("--tolerate", help="Take that precision even if its certificate is out of bounds.")]
 Engine = Annotated[
-    str | None, typer.Option(help="openvino, torch, identity or auto. [dim]default: what the configuration says, else auto[/]")
+    str | None,
+    typer.Option(help="A name from live-restore engines, or auto. [dim]default: what the configuration says, else auto[/]"),
 ]
 
 
@@ -435,7 +436,9 @@ def bench_live(
     """
     from live_restore.bench.live import measure_live
 
-    say = lambda sentence: err.print(f"[dim]{escape(sentence)}[/]")  # noqa: E731
+    def say(sentence: str) -> None:
+        err.print(f"[dim]{escape(sentence)}[/]")
+
     measured = measure_live(quick=quick, only=tuple(only or ()), say=say, student=student)
     print(measured.as_markdown())
     if output:

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from live_restore.engines.certificate import Certificate, Tolerance
+from live_restore.engines.certificate import Certificate
 from live_restore.engines.machine_secret import machine_secret
 from live_restore.engines.user_folders import CACHE_VARIABLE, cache_folder
 from live_restore.errors import EngineError
@@ -193,7 +193,7 @@ class EngineCache:
             "key": asdict(key),
             "engine_bytes": len(engine),
             "engine_sha256": hashlib.sha256(engine).hexdigest(),
-            "certificate": None if certificate is None else asdict(certificate),
+            "certificate": None if certificate is None else certificate.as_json(),
         }
         header["seal"] = self._seal(header)
         path = self.path(key)
@@ -247,6 +247,7 @@ class EngineCache:
     def _entry(self, opened: BinaryIO, path: Path) -> CacheEntry:
         header = _header(opened.readline(_LONGEST_HEADER), path)
         seal = header.pop("seal", "")
+        words = header.get("certificate")
         try:
             return CacheEntry(
                 key=EngineKey(**{field.name: str(header["key"][field.name]) for field in fields(EngineKey)}),
@@ -255,7 +256,7 @@ class EngineCache:
                 engine_sha256=str(header["engine_sha256"]),
                 name=str(header["name"]),
                 built=str(header["built"]),
-                certificate=_certificate(header["certificate"]),
+                certificate=None if words is None else Certificate.from_json(words),
                 sealed_here=hmac.compare_digest(str(seal).encode(), self._seal(header).encode()),
             )
         except (KeyError, TypeError, ValueError) as wrong:
@@ -295,13 +296,6 @@ def _header(line: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise EngineError(f"{path} was written by another version of live_restore; it is built again")
     return header
-
-
-def _certificate(words: dict[str, Any] | None) -> Certificate | None:
-    if words is None:
-        return None
-    tolerance = Tolerance(**words["tolerance"])
-    return Certificate(**words | {"tolerance": tolerance, "bias_per_decile": tuple(words["bias_per_decile"])})
 
 
 def _built_for(key: EngineKey) -> str:

@@ -24,6 +24,7 @@ Array = NDArray[Any]
 _SLOTS = 2
 # Every size holds memory and graphs of its own.
 _KEPT_SIZES = 4
+_BUSY = "this engine is in the middle of other batches; take their results first"
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,9 @@ class CudaBatches:
             for arrays in batches:
                 shapes = _shapes(arrays)
                 slot = self._another(shapes)
-                while slot is None or slot.busy:  # no memory for a second one: in turn, then
+                while slot is None:  # no memory for a second one: in turn, then
+                    if not under_way:
+                        raise EngineError(_BUSY)
                     yield under_way.popleft().collect()
                     slot = self._another(shapes)
                 self._submit(slot, arrays)
@@ -111,8 +114,8 @@ class CudaBatches:
     def _slot(self, shapes: Shapes) -> Slot:
         """Give a slot that is free; there is one, for nothing is under way."""
         slot = self._another(shapes)
-        if slot is None or slot.busy:
-            raise EngineError("this engine is in the middle of other batches; take their results first")
+        if slot is None:
+            raise EngineError(_BUSY)
         return slot
 
     def _another(self, shapes: Shapes) -> Slot | None:

@@ -24,6 +24,7 @@ from live_restore.engines.openvino_int8 import load_layers, put_in
 from live_restore.engines.openvino_narrow import deal_out_pixels, fold_columns
 from live_restore.engines.openvino_patches import compute_patches
 from live_restore.engines.openvino_upsampling import fold_upsampling
+from live_restore.engines.result_memory import ResultMemory
 from live_restore.errors import EngineError
 
 _DEVICE = "CPU"
@@ -173,14 +174,14 @@ class _Compiled:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._outputs = [(tuple(port.shape), port.element_type.to_dtype()) for port in model.outputs]
+        self._results = [ResultMemory(tuple(port.shape), np.dtype(port.element_type.to_dtype())) for port in model.outputs]
         self._single = model.create_infer_request()
         self._in_turn: deque[Any] = deque()
 
     def run(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """Run on arrays, into new ones."""
+        """Run on arrays, into others that belong to the caller."""
         try:
-            results = tuple(np.empty(shape, dtype) for shape, dtype in self._outputs)
+            results = tuple(memory.array() for memory in self._results)
             for place, result in enumerate(results):
                 self._single.set_output_tensor(place, ov.Tensor(result, shared_memory=True))
             _give(self._single, arrays)

@@ -254,7 +254,7 @@ def _takes_int8(port: Any, names: set[str]) -> bool:
     if node.get_type_name() in ("ShapeOf", *_CONVOLUTIONS):
         return node.get_type_name() == "ShapeOf" or bool(port.get_index() == 0 and node.get_friendly_name() in names)
     moves = _passes(node) and (node.get_type_name() == "Concat" or port.get_index() == 0)
-    return moves and _only_for(node, names)
+    return bool(moves and _only_for(node, names))
 
 
 def _same(one: Any, other: Any) -> bool:

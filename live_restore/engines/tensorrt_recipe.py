@@ -223,11 +223,6 @@ def recipe_for(onnx_bytes: bytes) -> Recipe:
     )
 
 
-def tolerance_for(onnx_bytes: bytes) -> Tolerance:
-    """Give what a plan of this network may differ from float32, as its recipe says; errors as `recipe_for`."""
-    return recipe_for(onnx_bytes).tolerance.limits()
-
-
 def fits(recipe: Recipe, onnx_bytes: bytes) -> bool:
     """Whether a recipe is for networks with the axes of this one."""
     return recipe.axes == _axes(read_onnx(onnx_bytes))

@@ -10,6 +10,7 @@ import platformdirs
 
 NAME = "live_restore"
 CACHE_VARIABLE = "LIVE_RESTORE_CACHE"
+CONFIG_VARIABLE = "LIVE_RESTORE_CONFIG"
 
 
 def cache_folder() -> Path:
@@ -20,5 +21,10 @@ def cache_folder() -> Path:
 
 
 def config_folder() -> Path:
-    """Where what belongs to the user of this machine is kept."""
-    return platformdirs.user_config_path(NAME, appauthor=False, roaming=True)
+    """Where what belongs to the user of this machine is kept; ``LIVE_RESTORE_CONFIG`` overrules the platform.
+
+    On Windows not in the profile that roams: the secret of a machine must not follow its user to another one.
+    """
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return Path(named).expanduser()
+    return platformdirs.user_config_path(NAME, appauthor=False)

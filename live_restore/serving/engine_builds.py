@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 import psutil
 
@@ -49,7 +49,11 @@ def takes_minutes(choice: ModelChoice) -> bool:
     from live_restore.engines.counts_graph import from_counts
     from live_restore.engines.tensorrt_plans import to_build
 
-    return bool(to_build(from_counts(open_package(choice.package).onnx()), choice.precision, card))
+    try:
+        return bool(to_build(from_counts(open_package(choice.package).onnx()), choice.precision, card))
+    except LiveRestoreError as refused:  # no recipe for it, or no package: whoever opens it says so, or takes another engine
+        _log.info("%s", refused)
+        return False
 
 
 def build_command(choice: ModelChoice) -> list[str]:
@@ -77,6 +81,7 @@ class EngineBuilds:
         self._slow, self._command = slow, command
         self._later: list[tuple[ModelChoice, ModelChoice]] = []  # (meanwhile, wanted)
         self._stopped = Event()
+        self._building = Lock()  # one at a time: they would only slow each other down
         self._process: psutil.Popen | None = None
         self._thread: Thread | None = None
 
@@ -130,19 +135,20 @@ class EngineBuilds:
                 served = models.of(wanted.channel)
                 if served is not None and served.choice == meanwhile:  # nobody has put another model there since
                     models.swap(wanted)
-            except (LiveRestoreError, ValueError) as failed:
+            except Exception as failed:  # the old engine goes on, whatever the new one threw, and the next is built
                 if self._stopped.is_set():
                     return
                 _log.warning("%s", failed)  # the model's row says it too
 
     def _build(self, models: Models, choice: ModelChoice) -> None:
-        if self._stopped.is_set():
-            raise EngineError("the restore process ends, so no engine is built")
         models.announce(choice, "building", _MEANWHILE)
-        try:
-            code, said = self._ended(self._command(choice))
-        except OSError as refused:
-            code, said = -1, str(refused)
+        with self._building:
+            if self._stopped.is_set():
+                raise EngineError("the restore process ends, so no engine is built")
+            try:
+                code, said = self._ended(self._command(choice))
+            except OSError as refused:
+                code, said = -1, str(refused)
         if code:
             reason = said or f"the build ended with code {code}"
             why = f"the engine was not built: {reason}; the model goes on with the one it has"

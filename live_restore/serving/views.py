@@ -224,11 +224,17 @@ class Viewers:
     Parameters
     ----------
     views : Views
+
+    Attributes
+    ----------
+    waiting : bool
+        Whether an ask is open; other threads may look at it, for viewers come and go meanwhile.
     """
 
     def __init__(self, views: Views) -> None:
         self._views = views
         self._viewers: dict[bytes, _Viewer] = {}
+        self.waiting = False
 
     def ask(self, client: bytes, ask: Ask, now_ns: int) -> None:
         """Take an ask; a viewer that asks too much at once loses the oldest of its asks."""
@@ -236,6 +242,7 @@ class Viewers:
         wish = (ask.position, ask.channel, ask.z, ask.trust)
         viewer.pending.append(_Pending(ask, now_ns + ask.wait_ms * 1_000_000, wish != viewer.wish))
         viewer.heard_ns, viewer.wish, viewer.sparing = now_ns, wish, ask.sparing
+        self.waiting = True
         del viewer.pending[:-_MOST_PENDING]
         if len(self._viewers) > _MOST_VIEWERS:
             del self._viewers[min(self._viewers, key=lambda name: self._viewers[name].heard_ns)]
@@ -243,11 +250,6 @@ class Viewers:
     def looking(self, now_ns: int) -> bool:
         """Whether anybody looks."""
         return any(now_ns - viewer.heard_ns < GONE_S * _NS for viewer in self._viewers.values())
-
-    @property
-    def waiting(self) -> bool:
-        """Whether an ask is open."""
-        return any(viewer.pending for viewer in self._viewers.values())
 
     def news(self, client: bytes, status: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give what a viewer is to be told of a status: all of it, or nothing where it has that one and is sparing."""
@@ -274,6 +276,7 @@ class Viewers:
                 if view is not None:
                     viewer.pending.remove(pending)
                     due.append((client, view))
+        self.waiting = any(viewer.pending for viewer in self._viewers.values())
         return due
 
     def _answer(self, pending: _Pending, now_ns: int) -> View | None:

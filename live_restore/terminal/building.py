@@ -45,17 +45,25 @@ class BuildBars:
 
 
 def print_built(out: Console, done: "Sequence[Built]") -> None:
-    """Print a line per plan: what it is for, how large it is, how long it took."""
+    """Print the plans: what each is for, how large it is, how long it took."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("network", "graph", "precision", "for", "shapes"):
+    for heading in ("network", "for"):
         table.add_column(heading, overflow="fold")
-    for heading in ("layers", "MB", "s", "GB on the card"):
+    table.add_column("shapes", no_wrap=True)
+    for heading in ("layers", "MB", "s", "GB on\nthe card"):
         table.add_column(heading, justify="right")
     for one in done:
         request = one.planned.request
-        words = (one.planned.network, one.planned.graph, request.precision, str(request.target), str(request.profile))
+        network = one.planned.network if one.planned.graph == "whole" else f"{one.planned.network}\n{one.planned.graph}"
+        words = (network, f"{request.target}\n{request.precision}", _below_each_other(str(request.profile)))
         table.add_row(*map(escape, words), *_figures(one))
     out.print(table)
+
+
+def _below_each_other(profile: str) -> str:
+    """Break a range of shapes into its name, its ends and its best, so that it fits a narrow terminal."""
+    name, _, shapes = profile.partition(" ")
+    return "\n".join((name, *shapes.split(", ")))
 
 
 def _figures(one: "Built") -> list[str]:
@@ -66,20 +74,28 @@ def _figures(one: "Built") -> list[str]:
 
 
 def print_cache(out: Console, entries: "Iterable[CacheEntry]") -> int:
-    """Print a line per engine in the cache, and whether this machine loads it; give how many there are."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("network", "built with", "precision", "for", "driver", "shapes"):
-        table.add_column(heading, overflow="fold")
+    """Print the engines in the cache, and whether this machine loads them; give how many there are."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    table.add_column("network", overflow="fold")
+    table.add_column("built with", overflow="fold", min_width=len("tensorrt_rtx"))
+    table.add_column("for", overflow="fold")
+    table.add_column("shapes", no_wrap=True)
     table.add_column("MB", justify="right")
-    table.add_column("built, UTC", no_wrap=True)
-    table.add_column("")
-    count = 0
+    table.add_column("built, UTC", overflow="fold", min_width=len("2026-01-01"))
+    count = foreign = 0
     for count, entry in enumerate(entries, 1):  # noqa: B007 (the number of lines is what is given back)
         key = entry.key
-        built_with, card = f"{key.flavour} {key.flavour_version}", f"{key.device} ({key.capability})"
-        words = (entry.name or key.onnx_sha256[:12], built_with, key.precision, card, key.driver, key.profile)
-        loaded = "" if entry.sealed_here else "[yellow]not built on this machine: not loaded[/]"
-        table.add_row(*map(escape, words), f"{entry.engine_bytes / 1e6:.1f}", entry.built[:16].replace("T", " "), loaded)
+        network = escape(entry.name or key.onnx_sha256[:12])
+        if not entry.sealed_here:
+            network += "\n[yellow]not loaded[/]"
+            foreign += 1
+        built_with = f"{key.flavour}\n{key.flavour_version}"
+        driver = "" if key.driver == "any" else f", driver {key.driver}"
+        card = f"{key.device} ({key.capability})\n{key.precision}{driver}"
+        words = (built_with, card, _below_each_other(key.profile))
+        table.add_row(network, *map(escape, words), f"{entry.engine_bytes / 1e6:.1f}", entry.built[:16].replace("T", " "))
     if count:
         out.print(table)
+    if foreign:
+        out.print(f"[yellow]{foreign} not built on this machine: not loaded[/]")
     return count

@@ -98,7 +98,7 @@ def print_engines(console: Console, statuses: "Sequence[EngineStatus]") -> None:
     for status in statuses:
         runs = "[yellow]not here[/]"
         if status.offer:
-            precisions = " and ".join(status.offer.precisions)
+            precisions = ", ".join(status.offer.precisions)
             runs = f"[green]{status.offer.version}, {precisions}, on {escape(status.offer.device)}[/]"
         console.print(f"[bold]{status.kind.name:10}[/] {runs}")
         for sentence in (status.kind.about, status.why_not):

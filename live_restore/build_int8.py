@@ -1,0 +1,100 @@
+"""Whole numbers built ahead of time: a package and images become int8 layers in this machine's cache, with a certificate.
+
+Receives a package and perhaps pairs of low and high-light images; hands on what was built and how far it is from float32.
+Packages, images and the cache meet here. It does not know how layers are found, nor how they are run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from live_restore.certified import certifier_of, probes_for
+from live_restore.engines.cache import EngineCache
+from live_restore.engines.certificate import Certificate
+from live_restore.engines.counts_graph import from_counts
+from live_restore.engines.engine import what_is_offered
+from live_restore.errors import EngineError, EngineUnavailable
+from live_restore.evaluation.real_crops import real_crops
+from live_restore.models.package import ModelPackage
+from live_restore.models.real_images import RealImages
+from live_restore.records.pairs import read_pairs
+
+ENGINE = "openvino"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltInt8:
+    """The int8 layers of one package.
+
+    Attributes
+    ----------
+    words : str
+        How much of the network they are, and what they were found on.
+    certificate : Certificate
+        What they are worth; "auto" takes them if it is within its tolerance.
+    path : Path
+        Their file.
+    """
+
+    words: str
+    certificate: Certificate
+    path: Path
+
+
+def build_int8(package: ModelPackage, pairs: Sequence[Path] = (), cache: EngineCache | None = None) -> BuiltInt8:
+    """Find the int8 layers of a package, keep them and certify them.
+
+    Parameters
+    ----------
+    package : ModelPackage
+    pairs : sequence of Path
+        Folders of pairs whose low-light images the layers are found on; parts of at most 8 are taken. Default: every other
+        one of the real images that the package carries.
+    cache : EngineCache, optional
+        Default: the user's.
+
+    Raises
+    ------
+    EngineUnavailable
+        If this processor has no int8 arithmetic.
+    EngineError
+        If there are no images, the network takes several channels, or none of its convolutions may be rounded.
+    ModelError, PairError
+        If images cannot be read.
+    """
+    offer = what_is_offered(ENGINE)
+    if "int8" not in offer.precisions:
+        raise EngineUnavailable(f"{offer.device} has no int8 arithmetic; use --precision {' or '.join(offer.precisions)}")
+    # the engine and the words load openvino, which the question above did already
+    from live_restore.engines.int8_layers import from_bytes
+    from live_restore.engines.openvino_quantise import int8_key, quantise
+
+    images = _images(package, pairs)
+    graph = from_counts(package.onnx())
+    layers = quantise(graph, probes_for(package, images))
+    cache = EngineCache() if cache is None else cache
+    path = cache.store(int8_key(graph), layers, name=package.name)
+    certificate = certifier_of(package, cache=cache).certificate(ENGINE, "int8")
+    if certificate is None:
+        raise EngineError(f"the int8 layers of '{package.name}' could not be certified; build them with --pairs FOLDER")
+    return BuiltInt8(f"{from_bytes(layers).words} ({images.words})", certificate, path)
+
+
+def _images(package: ModelPackage, pairs: Sequence[Path]) -> RealImages:
+    """Choose what the layers are found on."""
+    facts = package.facts
+    if facts.channels_in != 1 or facts.channels_out != 1:
+        raise EngineError(
+            f"'{package.name}' takes {facts.channels_in} channels and gives {facts.channels_out}; int8 layers are found for "
+            "networks of one channel, so use --precision bf16"
+        )
+    if pairs:
+        chosen = [pair for folder in pairs for pair in read_pairs(folder).pairs]
+        images = real_crops(chosen, facts.geometry.n_dim, "given")
+        if images is None:
+            raise EngineError(f"none of {len(chosen)} pairs can be used: flat, no camera counts, or planes instead of stacks")
+        return images
+    own = package.real_images()
+    if own is None:
+        raise EngineError(f"'{package.name}' carries no real images to find int8 layers on; name some: --pairs FOLDER")
+    return replace(own, low=own.low[::2], high=own.high[::2])
