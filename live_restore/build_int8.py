@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from live_restore.certified import certifier_of, probes_for
 from live_restore.engines.cache import EngineCache
 from live_restore.engines.certificate import Certificate
@@ -20,6 +23,8 @@ from live_restore.models.real_images import RealImages
 from live_restore.records.pairs import read_pairs
 
 ENGINE = "openvino"
+# Pixels along Y and X.
+_MIDDLE = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +76,27 @@ def build_int8(package: ModelPackage, pairs: Sequence[Path] = (), cache: EngineC
 
     images = _images(package, pairs)
     graph = from_counts(package.onnx())
-    layers = quantise(graph, probes_for(package, images))
+    layers = quantise(graph, probes_for(package, _middle(images)))
     cache = EngineCache() if cache is None else cache
     path = cache.store(int8_key(graph), layers, name=package.name)
     certificate = certifier_of(package, cache=cache).certificate(ENGINE, "int8")
     if certificate is None:
         raise EngineError(f"the int8 layers of '{package.name}' could not be certified; build them with --pairs FOLDER")
-    return BuiltInt8(f"{from_bytes(layers).words} ({images.words})", certificate, path)
+    return BuiltInt8(f"{from_bytes(layers).words}{'' if pairs else ' of the package'}", certificate, path)
+
+
+def _middle(images: RealImages) -> RealImages:
+    """Cut the middle of stacks: every convolution is tried alone on them."""
+    if images.n_dim == 2:
+        return images
+    sides = ([_cut(stack) for stack in side] for side in (images.low, images.high))
+    low, high = sides
+    return replace(images, low=low, high=high)
+
+
+def _cut(stack: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    starts = [max(0, (size - _MIDDLE) // 2) for size in stack.shape[1:]]
+    return np.ascontiguousarray(stack[:, starts[0] : starts[0] + _MIDDLE, starts[1] : starts[1] + _MIDDLE])
 
 
 def _images(package: ModelPackage, pairs: Sequence[Path]) -> RealImages:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from live_restore.engines.cache import EngineCache, EngineKey
 from live_restore.engines.certificate import USUAL, Certificate, Probe, Tolerance
-from live_restore.engines.certifier import Certifier
+from live_restore.engines.certifier import REFERENCE, Certifier
 from live_restore.engines.choice import AUTO, Choice, choose
 from live_restore.engines.engine import EngineSpec, Precision, engine_status
-from live_restore.errors import EngineError
+from live_restore.errors import EngineError, EngineUnavailable, ModelError
 from live_restore.intensity import FloatArray, IntensityRange
 from live_restore.models.facts import ModelFacts
 from live_restore.models.package import ModelPackage
@@ -71,9 +71,17 @@ def choose_for(
     EngineUnavailable, EngineError
         As `live_restore.engines.choice.choose`.
     ModelError
-        If the images that the package carries cannot be read.
+        If the images that the package carries cannot be read, and what is asked for needs them: float32 on the reference
+        engine is what others are measured against, so it goes on with a warning.
     """
-    return choose(certifier_of(package, threads, cache), engine, precision, tolerance)
+    try:
+        certifier = certifier_of(package, threads, cache)
+    except ModelError as damaged:
+        if precision != "f32" or engine not in (AUTO, REFERENCE):
+            raise
+        _log.warning("%s. Going on in float32 on the CPU, which needs no certificate", damaged)
+        return choose(Certifier(package.onnx, tuple, "nothing", threads=threads), REFERENCE, precision, tolerance)
+    return choose(certifier, engine, precision, tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,25 @@ def _recipe(package: ModelPackage, kind: str) -> "Recipe | None":
     return recipe_for(package.onnx())
 
 
+def _card_of(spec: EngineSpec) -> tuple[str, str]:
+    """Say compute capability and driver of the card that an engine runs on; empty for a CPU, and where nobody can say."""
+    if spec.kind not in ("tensorrt", "torch") or spec.device.startswith("CPU"):
+        return "", ""
+    try:
+        if spec.kind == "torch":
+            from live_restore.engines.torch_cuda import TorchCuda  # torch is loaded already: it was offered
+
+            device = TorchCuda().device()
+        else:
+            from live_restore.engines.tensorrt_card import this_card
+
+            device = this_card().cuda.device()
+    except (EngineUnavailable, RuntimeError) as refused:  # RuntimeError is torch's
+        _log.debug("%s: %s", spec, refused)
+        return "", ""
+    return ".".join(map(str, device.capability)), device.driver
+
+
 class _Kept:
     """Certificates of one package in the cache: found again only where nothing that they depend on has changed."""
 
@@ -178,13 +205,14 @@ class _Kept:
 
     def _key(self, spec: EngineSpec) -> EngineKey:
         recipe = _recipe(self._package, spec.kind)
+        capability, driver = _card_of(spec)
         return EngineKey(
             onnx_sha256=self._package.onnx_sha256,
             flavour=spec.kind,
             flavour_version=spec.version,
             device=spec.device,
-            capability="",
-            driver="",
+            capability=capability,
+            driver=driver,
             precision=spec.precision,
             profile="certificate",
             recipe_sha256=self._images_sha256 + (f" {recipe.sha256}" if recipe else ""),

@@ -215,7 +215,7 @@ def restore(
     sequence: Annotated[
         Literal["T", "C", "Z"] | None, typer.Option(help="The TIFF files of each input folder are steps along this axis.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="openvino, torch, identity or auto; see: live-restore engines.")] = "auto",
+    engine: Annotated[str, typer.Option(help="A name from live-restore engines, or auto.")] = "auto",
     precision: Annotated[
         Literal["f32", "bf16", "f16", "int8", "auto"],
         typer.Option(help="Arithmetic of the network; bf16 is about twice as fast where the CPU has it, see docs/measured.md."),

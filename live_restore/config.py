@@ -9,7 +9,7 @@ import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import ErrorDetails
@@ -39,6 +39,8 @@ class Section(BaseModel):
     """A table of a TOML file: frozen, and no other words than these."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    # The folder with examples of such files; empty where there is none.
+    examples: ClassVar[str] = ""
 
 
 _Read = TypeVar("_Read", bound=Section)
@@ -267,6 +269,8 @@ class Simulation(Section):
 class HardwareConfig(Section):
     """A microscope, see ``hardware_configs/``."""
 
+    examples: ClassVar[str] = "hardware_configs"
+
     micromanager: MicroManager
     camera: CameraFacts | None = None
     optics: OpticsFacts
@@ -310,10 +314,11 @@ def read_toml(path: Path, kind: type[_Read]) -> _Read:
         If the file cannot be read, is no TOML, or says what cannot be; all that is wrong is named at once.
     """
     path = Path(path)
+    where = f"; examples are in {kind.examples}/" if kind.examples else ""
     try:
         words = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}; examples are in hardware_configs/") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}{where}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:

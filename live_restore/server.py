@@ -108,7 +108,11 @@ class ServeOptions:
     expected: tuple[int, int, int] | None = None
 
 
-def serve(options: ServeOptions, ready: Callable[[str], None] = lambda address: None) -> None:
+def serve(
+    options: ServeOptions,
+    ready: Callable[[str], None] = lambda address: None,
+    loaded: Callable[[list[dict[str, Any]]], None] = lambda models: None,
+) -> None:
     """Run the restore process until it is stopped, by the command ``stop`` or a signal: once to drain, twice to end at once.
 
     Parameters
@@ -116,6 +120,8 @@ def serve(options: ServeOptions, ready: Callable[[str], None] = lambda address: 
     options : ServeOptions
     ready : callable
         Told the address when clients can come.
+    loaded : callable
+        Told before that which models are ready, as the status says it.
 
     Raises
     ------
@@ -128,6 +134,7 @@ def serve(options: ServeOptions, ready: Callable[[str], None] = lambda address: 
     """
     sys.setswitchinterval(_SWITCH_S)
     with Server(options) as server, _signals(server.stop):
+        loaded(server.models)
         ready(server.address)
         while not server.wait(0.5):  # in steps, so that signals are heard on every system
             pass
@@ -198,6 +205,11 @@ class Server:
             references_ms=options.references_ms,
             ordered=self._ordered,
         )
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """Which models are ready, as the status says it."""
+        return self._models.described()
 
     def start(self) -> None:
         """Begin to serve."""

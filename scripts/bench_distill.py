@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--student-minutes", type=float, default=3.0)
     parser.add_argument("--teacher-weight", type=float, help="default: measured")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--distilled-only", action="store_true", help="leave the same networks without a teacher out")
     parser.add_argument("--keep", type=Path, help="leave the packages in this folder, which must not exist")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     chosen = parser.parse_args()
@@ -79,6 +80,8 @@ def train_all(chosen: argparse.Namespace, folder: Path, packages: Path) -> None:
         if chosen.teacher_weight is not None:
             words += ["--teacher-weight", chosen.teacher_weight]
         live_restore(chosen, folder, "distill", *teachers, *words, "-o", student, chosen.student_minutes)
+        if chosen.distilled_only:
+            continue
         plain = packages / f"plain, 1:{share}"
         options = student / "training.toml"
         live_restore(chosen, folder, "train", folder / "train", "--options", options, "-o", plain, chosen.student_minutes)

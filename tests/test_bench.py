@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tiny_packages import write_smoothing_package
 from typer.testing import CliRunner
 
-from live_restore.bench.figure import benchmark_figure, scaling_figure
+from live_restore.bench.figure import benchmark_figure, plain_ticks, scaling_figure
 from live_restore.bench.growth import expected_work, explained, fixed_cost_ms
 from live_restore.bench.networks import bench_networks
 from live_restore.bench.peak import peak_gflop_per_s
@@ -19,7 +20,7 @@ from live_restore.bench.table import Benchmark, Row, times_faster
 from live_restore.bench.timing import Turns, alternate, spread, timed
 from live_restore.bench.work import parse_size, peer_options, why_peer_cannot
 from live_restore.cli import app
-from live_restore.errors import EngineError, LiveRestoreError
+from live_restore.errors import EngineError, LiveRestoreError, ModelError
 from live_restore.models.facts import Geometry
 from live_restore.models.package import open_package
 from live_restore.models.registry import bundled_folder
@@ -70,9 +71,11 @@ def test_a_spread_is_the_median_and_the_95th_percentile():
 
 
 @pytest.fixture(scope="module")
-def measured():
+def measured(tmp_path_factory):
+    broken = tmp_path_factory.mktemp("packages") / "broken.zip"
+    broken.write_bytes(b"no archive")
     asked = Asked(
-        packages=(str(CARE), "no_such_package"),
+        packages=(str(CARE), str(broken)),
         engines=("openvino", "warp"),
         precisions=("f32",),
         sizes=((64, 64),),
@@ -100,7 +103,7 @@ def test_what_cannot_run_is_a_row_with_the_reason(measured):
     rows = {(row.network, row.engine): row for row in measured[0].rows}
     assert "there is no engine 'warp'" in rows["care2d_demo", "warp"].why_not
     assert "no/such/python cannot be started" in rows["care2d_demo", "csbdeep"].why_not
-    assert "no_such_package" in rows["no_such_package", "openvino"].why_not
+    assert rows["broken.zip", "openvino"].why_not
     assert all((row.median_ms is None) == bool(row.why_not) for row in rows.values())
 
 
@@ -292,7 +295,42 @@ def test_the_command_writes_table_json_and_figure(tmp_path):
     assert "p95" in narrow and "median" not in narrow
 
 
+def test_a_size_that_is_none_for_a_network_is_a_row_with_the_reason():
+    found = measure_side_by_side(
+        Asked(packages=(str(CARE),), engines=("openvino",), precisions=("f32",), sizes=((16, 64, 64),))
+    )
+    (row,) = found.rows
+    assert (row.size, row.median_ms) == ("16x64x64", None) and found.peaks == {}
+    assert row.why_not == "16x64x64 is no size for this network, which takes images, rows x columns: --size 512x512"
+
+
+def test_a_name_that_nobody_knows_is_refused_at_once():
+    steps = []
+    with pytest.raises(ModelError, match=r"there is no model package 'care4d': .* \(.*care2d_demo.*\), or care2d, care2d-k3"):
+        measure_side_by_side(Asked(packages=(str(CARE), "care4d")), lambda *step: steps.append(step))
+    assert {unit for *_, unit in steps} == {"networks"}  # no peak was measured
+
+
+def test_where_nothing_ran_the_command_has_failed():
+    words = ["bench", str(CARE), "--engine", "identity", "--precision", "f32", "--size", "4x32x32", "--turns", "1"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1 and "is no size for this network" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(("low", "high"), [(3.1, 2600), (201, 230), (0.8, 1.9), (61, 610), (1e-3, 1e5)])
+def test_logarithmic_axes_have_plain_numbers(low, high):
+    axes = Figure().subplots()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    plain_ticks(axes.yaxis, low, high)
+    ticks = axes.get_yticks()
+    words = [label.get_text() for label in axes.get_yticklabels()]
+    assert 2 <= len(ticks) <= 7 and all(low <= tick <= high for tick in ticks) and len(set(words)) == len(ticks)
+    assert not any("10^" in word or "e" in word for word in words) and not len(axes.yaxis.get_minorticklocs())
+
+
 def test_bench_live_is_still_a_command_and_help_is_that_of_bench():
     runner = CliRunner()
     assert "Measure the live path" in runner.invoke(app, ["bench", "live", "--help"]).output
-    assert "--against" in runner.invoke(app, ["bench", "--help"], env={"COLUMNS": "160"}).output
+    said = runner.invoke(app, ["bench", "--help"], env={"COLUMNS": "160"}).output
+    assert "--against" in said and " bench " in said and "bench networks" not in said

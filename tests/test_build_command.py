@@ -77,6 +77,8 @@ def test_help_teaches(command):
 def test_nothing_to_build_is_said(command):
     done = command("build")
     assert done.returncode == 1 and "say what to build: live-restore build PACKAGE" in done.stderr
+    done = command("build", CARE, "--precision", "f64")
+    assert done.returncode == 1 and "there is no precision 'f64'; the precisions are f32, bf16, f16, int8" in done.stderr
     done = command("build", "--list")
     assert done.returncode == 0 and "no engine in" in done.stdout and "build one: live-restore build PACKAGE" in done.stdout
 
@@ -86,7 +88,7 @@ def test_refusals(command, tmp_path):
     for words, said in {
         ("build", CARE, "--for", "rtx60"): "there is no target 'rtx60'; the targets are this, rtx20",
         ("build", tmp_path / "nothing", "--for", "rtx40"): "there is no model package at",
-        ("build", CARE, "--for", "rtx40", "--recipe", tmp_path / "no.toml"): "cannot be read",
+        ("build", CARE, "--for", "rtx40", "--recipe", tmp_path / "no.toml"): "examples are in tensorrt_engines/",
     }.items():
         done = command(*words)
         assert done.returncode == 1 and said in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
@@ -105,6 +107,14 @@ def test_built_listed_and_not_built_twice(command, recipe):
     assert command(*words, "--fresh").stdout.count("in the cache") == 0
     listed = command("build", "--list").stdout
     assert listed.count("CARE 2D demo") == 2 and "not built on this machine" not in listed
+
+
+def test_every_precision_that_is_named_is_built(command, recipe):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install tensorrt-rtx")
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace('["f32"]', '["f32", "f16"]'), encoding="utf-8")
+    done = command("build", CARE, "--for", "rtx40", "--recipe", recipe, "--precision", "f32", "--precision", "f16")
+    assert done.returncode == 0 and "2 plan(s) in" in done.stdout, done.stderr
+    assert "f32" in done.stdout and "f16" in done.stdout
 
 
 def test_a_cache_of_another_machine_is_listed_refused_and_built_again(command, recipe, tmp_path):
@@ -126,6 +136,7 @@ def test_without_a_card_this_is_refused(command, recipe):
         pytest.skip("there is a CUDA device here")
     done = command("build", CARE, "--recipe", recipe)
     assert done.returncode == 1 and "say for which card to build: --for rtx20" in " ".join(done.stderr.split())
+    assert "--engine" not in done.stderr
 
 
 def test_what_serves_a_package():

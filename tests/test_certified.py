@@ -1,6 +1,7 @@
 """Packages certified on this machine: with real images where they carry some, kept for the next start, made anew elsewhere."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,21 +13,23 @@ from tiny_packages import smoothing_facts, write_smoothing_package
 from typer.testing import CliRunner
 
 from live_restore import cli
-from live_restore.certified import _real_probes, certifier_of, choose_for, offered_for
+from live_restore.certified import _card_of, _real_probes, certifier_of, choose_for, offered_for
 from live_restore.channels import Assignment
 from live_restore.commands import certifying
 from live_restore.config import Channel
 from live_restore.configured import model_choices
-from live_restore.engines.cache import EngineCache
+from live_restore.engines import tensorrt_card
+from live_restore.engines.cache import EngineCache, EngineKey
 from live_restore.engines.certificate import ANYTHING, Tolerance
 from live_restore.engines.counts_graph import from_counts
-from live_restore.engines.engine import what_is_offered
+from live_restore.engines.cuda_calls import CudaDevice
+from live_restore.engines.engine import EngineSpec, what_is_offered
 from live_restore.engines.openvino_quantise import int8_key, quantise
 from live_restore.errors import EngineError, EngineUnavailable, ModelError, PairError
 from live_restore.launch import start_restore_process, stop_restore_process
 from live_restore.models.facts import FrozenRange, Normalisation
 from live_restore.models.package import LEARNED_FROM, open_package
-from live_restore.models.real_images import RealImages
+from live_restore.models.real_images import REAL_IMAGES, RealImages
 from live_restore.models.registry import bundled_folder
 from live_restore.offline import restore_files
 from live_restore.records.pairs import file_sha256
@@ -176,11 +179,34 @@ def test_a_certificate_of_another_device_is_not_used(tmp_path, cache, caplog):
     )
 
 
+def test_damaged_images_do_not_stop_the_reference(tmp_path, cache, caplog):
+    package = tiny(tmp_path / "tiny", images=pairs(48, 48))
+    package.files.replace(REAL_IMAGES, b"no archive at all")
+    for engine in ("auto", "openvino"):
+        choice = choose_for(package, engine, "f32", cache=cache)
+        assert (choice.kind, choice.precision, choice.certificate) == ("openvino", "f32", None)
+    assert "real_images.npz holds no images to certify with" in caplog.text and "Going on in float32 on the CPU" in caplog.text
+    for engine, precision in (("openvino", "bf16"), ("openvino", "auto"), ("torch", "f32")):
+        with pytest.raises(ModelError, match="holds no images to certify with"):
+            choose_for(package, engine, precision, cache=cache)
+
+
+def test_a_certificate_knows_its_card(tmp_path, monkeypatch):
+    device = CudaDevice("Abacus 9000", (8, 9), "13.0", 1, 2)
+    card = SimpleNamespace(cuda=SimpleNamespace(device=lambda: device))
+    monkeypatch.setattr(tensorrt_card, "this_card", lambda: card)
+    assert _card_of(EngineSpec("tensorrt", "1", "Abacus 9000", "f16")) == ("8.9", "13.0")
+    assert _card_of(EngineSpec("openvino", "1", "CPU", "bf16")) == ("", "")
+    assert _card_of(EngineSpec("torch", "1", "CPU", "f32")) == ("", "")
+
+
 def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     cache = EngineCache(tmp_path / "file", SECRET)
     assert choose_for(tiny(tmp_path / "tiny"), "openvino", "bf16", cache=cache, **ANY).certificate
-    assert caplog.messages[-1].startswith("the certificate of 'smoothing 3x3' is not kept: ")
+    assert caplog.messages[-1].startswith("the certificate of 'smoothing 3x3' is not kept: the certificate cannot be kept in")
+    with pytest.raises(EngineError, match=r"the engine \(2e-06 MB\) cannot be kept in"):
+        cache.store(EngineKey("0", "openvino", "1", "CPU", "", "", "f32", "", ""), b"12")
 
 
 def test_all_that_is_offered(tmp_path, cache):

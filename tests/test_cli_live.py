@@ -9,10 +9,14 @@ import numpy as np
 import psutil
 import pytest
 from ndstorage import NDTiffDataset
+from rich.console import Console
 from tiny_packages import write_smoothing_package
 
 from live_restore.acquire.hook import RestoreHook
+from live_restore.commands import live
 from live_restore.launch import start_restore_process, stop_restore_process
+from live_restore.server import ServeOptions, serve
+from live_restore.serving.models import ModelChoice
 
 PLAN = """
 [acquisition]
@@ -206,3 +210,21 @@ def test_ctrl_c_while_a_child_starts_leaves_none_behind():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "-9", done.stderr
+
+
+def test_serve_says_by_what_every_model_is_served_and_why(tmp_path, monkeypatch, capsys):
+    class Ready(Exception):
+        """Clients can come: that is all that is wanted of it."""
+
+    def ready(address):
+        raise Ready
+
+    monkeypatch.setenv("LIVE_RESTORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(live, "err", Console(stderr=True, width=400))
+    package = write_smoothing_package(tmp_path / "smoothing")
+    choice = ModelChoice("*", package.path, engine="openvino", precision="f32")
+    options = ServeOptions(address="tcp://127.0.0.1:0", models=(choice,), records=tmp_path)
+    with pytest.raises(Ready):
+        serve(options, ready=ready, loaded=live._say_loaded)
+    said = capsys.readouterr().err
+    assert "model smoothing 3x3 for every other channel on openvino" in said and "f32" in said and "as asked for" in said

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from live_restore.acquire.acquisition import PlanFile
 from live_restore.config import HardwareConfig, Section, check, read_toml
+from live_restore.engines.tensorrt_recipe import Recipe
 from live_restore.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "hardware_configs"
@@ -139,3 +141,12 @@ def test_words_are_found_in_lists_and_optional_tables(written):
         read_toml(written("[[rows]]\nsize = 1\n[[rows]]\nsise = 1\n"), Outer)
     with pytest.raises(ConfigError, match=r"'sizes' in \[one\] is not known; did you mean size\?"):
         check({"one": {"sizes": 1}}, Outer, "a test")
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder"), [(HardwareConfig, "hardware_configs"), (Recipe, "tensorrt_engines"), (PlanFile, "acquisitions")]
+)
+def test_a_file_that_is_not_there_says_where_examples_are(tmp_path, kind, folder):
+    with pytest.raises(ConfigError, match=f"cannot be read: .*; examples are in {folder}/"):
+        read_toml(tmp_path / "nope.toml", kind)
+    assert list((Path(__file__).parents[1] / folder).glob("*.toml"))

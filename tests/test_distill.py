@@ -14,6 +14,8 @@ from live_restore.cli import main
 from live_restore.commands.distilling import volume_shape
 from live_restore.errors import ModelError, PairError, TrainingError
 from live_restore.evaluation.distilled import Contender, Distilled
+from live_restore.evaluation.doubts import doubts
+from live_restore.evaluation.scores import Evaluation
 from live_restore.models.facts import FrozenRange, Normalisation
 from live_restore.models.package import open_package
 from live_restore.records.pairs import file_sha256, read_pairs
@@ -270,7 +272,14 @@ def test_the_figures_stand_in_the_package_and_in_its_report(made):
     assert distilled.lost_db == pytest.approx(np.mean(distilled.teachers_db) - distilled.student.psnr_db)
     assert distilled.times_fewer == pytest.approx(distilled.teacher.flop_per_pixel / distilled.student.flop_per_pixel)
     assert len(distilled.student.bias.deciles) == len(distilled.teacher.bias.deciles) == 10
+    # the best Gaussian that was measured stands beside the student everywhere, also after a short training
+    filtered = tuple(score.gaussian.psnr_db for score in outcome.evaluation.scores)
+    assert filtered == distilled.filtered_db
+    kept = Evaluation.from_json(json.loads((output / "evaluation.json").read_text(encoding="utf-8")))
+    assert kept.mean == outcome.evaluation.mean and kept.has_truth
+    assert (distilled.filters_lead_db > 0) == any("Gaussian" in doubt for doubt in doubts(kept))
     page = (output / "report.html").read_text(encoding="utf-8")
+    assert "over the Gaussian filter at its best" in page and "Against the high-light images" in page
     for words in ("Student and teacher", "Which networks there were", "Before and after", "Training report"):
         assert words in page
     assert "<script" not in page
@@ -294,6 +303,13 @@ def test_without_truth_the_student_is_judged_by_its_teacher_and_that_is_said(fol
     assert Distilled.from_json(json.loads(package.files.read("distillation.json"))) == distilled
     assert "flatter the student" in package.files.read("report.html").decode()
     assert outcome.evaluation.mean["psnr_db"] > 0
+    page = package.files.read("report.html").decode()
+    assert "Against the teacher&#x27;s images" in page or "Against the teacher's images" in page
+    assert "Against the high-light images" not in page and "Nothing was found that speaks against using it" not in page
+    assert doubts(outcome.evaluation)[0].startswith(
+        "there was no truth to judge by: every figure here is against the teacher's"
+    )
+    assert Evaluation.from_json(json.loads(package.files.read("evaluation.json"))).truth == "the teacher's images"
 
 
 def test_ctrl_c_and_on_to_the_very_weights(made, folder, trained, tmp_path):
@@ -321,11 +337,43 @@ def test_what_is_too_slow_after_training_gives_way_to_the_next_smaller_one(folde
         Choice(impossible.conditions.about(teacher), possible.rungs, names[0]).keep(teaching_folder(output))
     heard = Listens()
     _, distilled = distil(impossible, heard)
-    assert distilled.missed == (names[0],)
+    # what was trained first is not thrown away: it is a whole package beside the other
+    (aside,) = (path for path in tmp_path.iterdir() if path.name.startswith("student_"))
+    assert open_package(aside).onnx_sha256 != open_package(output).onnx_sha256
+    (missed,) = distilled.missed
+    assert missed.startswith(f"{names[0]} (") and missed.endswith(f" ms, kept as {aside.name})")
+    assert f"trained before, and then found too slow: {missed}" in " ".join(distilled.sentences())
     assert distilled.chosen == names[1]
     assert not distilled.met
     assert "which does NOT keep to the 1e-06 ms asked for" in distilled.sentences()[0]
     assert f"the next smaller one is trained, {names[1]}" in heard.text()
+
+
+def test_a_busy_machine_is_no_reason_to_train_again(folder, trained, tmp_path):
+    output, conditions = tmp_path / "student", Conditions(0.01, SMALL)
+    with Teacher([trained.path]) as teacher:
+        possible = choose_student(teacher, Conditions(1e6, SMALL), Listens())
+        # as if the family had been timed on a machine that is much quicker than this one is while the student is timed
+        calm = tuple(replace(rung, median_ms=1e-4) for rung in possible.rungs)
+        Choice(conditions.about(teacher), calm, calm[-2].name).keep(teaching_folder(output))
+    heard = Listens()
+    _, distilled = distil(wanted(trained, output, pairs=[folder], conditions=conditions, steps=1), heard)
+    assert distilled.chosen == calm[-2].name and distilled.missed == ()
+    assert distilled.student.median_ms > conditions.target_ms > distilled.judged_ms and distilled.busier > 10
+    assert distilled.met and "the next smaller one" not in heard.text()
+    assert "times as long as when the family was timed" in distilled.sentences()[0]
+
+
+def test_stacks_and_images_are_told_apart_before_anything_is_timed(folder, trained, smoothing, tmp_path):
+    stacks = write_smoothing_package(tmp_path / "stacks", n_dim=3)
+    heard = Listens()
+    for words in ({"pairs": [folder]}, {"images": [folder / "low"]}):
+        with pytest.raises(PairError, match=r"holds images \(Y, X\), and .* restores stacks \(Z, Y, X\); give it stacks"):
+            distil(wanted(stacks, tmp_path / "student", **words), heard)
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((3, 64, 64), np.uint16), photometric="minisblack")
+    with pytest.raises(PairError, match=r"stack.tif holds stacks \(Z, Y, X\)"):
+        distil(wanted(trained, tmp_path / "student", images=[tmp_path / "stack.tif"]), heard)
+    assert not hasattr(heard, "total") and not (tmp_path / "student").exists()
 
 
 def test_what_cannot_be_wanted(trained, folder, tmp_path, monkeypatch):
@@ -365,6 +413,21 @@ def test_what_was_lost_in_words(student, teacher, words):
     assert "2 ms for 16 x 64 x 64 on this machine, which keeps to the 3 ms asked for; 4 times as fast" in said
     assert ("--teacher-weight 0" in said) == (student == 30.5)
     assert Distilled.from_json(json.loads(json.dumps(found.as_json()))) == found
+
+
+def test_a_filter_that_is_better_than_the_student_is_said():
+    found = Distilled(contender(2.0, 29.78), contender(8.0, 31.0), 3.0, SMALL, (), "net", filtered_db=(29.9, 30.0))
+    (said,) = (sentence for sentence in found.sentences() if "Gaussian" in sentence)
+    assert said.startswith("a Gaussian filter at its best is 0.17 dB better than the student on these pairs: do not use")
+    assert not any("Gaussian" in sentence for sentence in replace(found, filtered_db=(29.0, 29.1)).sentences())
+
+
+def test_what_nobody_wrote_down_is_not_claimed():
+    found = Distilled(contender(2.0, 30.0), contender(8.0, 30.5), 3.0, SMALL, (), "net", teacher_is_known=False)
+    said = " ".join(found.sentences())
+    assert "what the teacher has learned from is not known" in said and "neither" not in said
+    older = {name: value for name, value in found.as_json().items() if name not in ("busier", "teacher_is_known")}
+    assert Distilled.from_json(older) == replace(found, teacher_is_known=True)
 
 
 def test_a_distillation_of_another_kind_is_refused():

@@ -405,6 +405,30 @@ with Sidecar(Path(sys.argv[1])) as sidecar:
         np.testing.assert_array_equal(sidecar.read(key(1, channel=channel)), large)
 
 
+def test_a_volume_that_is_refused_does_not_stretch_the_axis(folder):
+    with Sidecar(folder) as sidecar:
+        sidecar.write(key(0), volume(0), SAID)
+        narrow = (key(5_000_000), volume(1, shape=(Z, Y, X + 1)), SAID)
+        speechless = (key(4_000_000), volume(1), {"model": object()})
+        half = (key(3_000_000), volume(1).astype(np.float16), SAID)
+        refused = sidecar.write_all([narrow, (key(2), volume(2), SAID), speechless, half])
+        assert [type(reason) for reason in refused] == [ImageError, type(None), TypeError, ValueError]
+        assert zarr.open_array(sidecar.paths["0"] / "0", mode="r").shape[0] == 3
+
+
+def test_chunks_that_a_kill_left_behind_are_removed_when_it_is_opened_again(folder):
+    with Sidecar(folder) as sidecar:
+        sidecar.write(key(0), volume(0), SAID)
+        chunks = sidecar.paths["0"] / "0" / "c"
+    left = [chunks / "7" / "0" / "1" / "0" / ".0.new", chunks / "0" / "3" / "0" / "0" / ".12.new"]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half a chunk")
+    with Sidecar(folder) as again:
+        assert not any(path.exists() for path in left)
+        np.testing.assert_array_equal(again.read(key(0)), volume(0))
+
+
 def test_volumes_that_are_written_together_are_written_each_for_itself(folder):
     """Of several, those that cannot be written are refused by name, and the others are on disk and in the journal."""
     with Sidecar(folder) as sidecar:
@@ -425,10 +449,10 @@ def test_volumes_that_are_written_together_are_written_each_for_itself(folder):
         assert zarr.open_array(sidecar.paths["0"] / "0", mode="r").shape[0] == 10
         for written in sidecar.written:
             np.testing.assert_array_equal(sidecar.read(written), volume(written.time))
-        # where the journal cannot name them, none of them counts
-        assert [type(reason) for reason in sidecar.write_all([volumes[4], (key(3), volume(3), SAID)])] == [TypeError] * 2
-        assert key(3) not in sidecar.written and sidecar.write_all([]) == []
-        sidecar.write(key(3), volume(3), SAID)
+        # words that have no JSON refuse their own volume alone
+        refused = sidecar.write_all([volumes[4], (key(3), volume(3), SAID)])
+        assert type(refused[0]) is TypeError and refused[1] is None
+        assert key(3) in sidecar.written and key(1) not in sidecar.written and sidecar.write_all([]) == []
     with Sidecar(folder) as again:
         assert set(again.written) == {key(0), key(3), key(4), key(9)}
     assert not list(folder.rglob("*.new"))

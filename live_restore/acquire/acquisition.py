@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import useq
 import yaml
@@ -107,6 +107,8 @@ class Grid(Section):
 
 class PlanFile(Section):
     """An acquisition plan as a person writes it, see ``acquisitions/``."""
+
+    examples: ClassVar[str] = "acquisitions"
 
     acquisition: Head = Head()
     time: Times | None = None

@@ -30,13 +30,15 @@ from live_restore.figure_page import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 # Ours by precision; everybody else is amber.
-_COLOURS = {"f32": "#3f8fb0", "bf16": RESTORED, "f16": "#5be6a8", "int8": "#b48cf2"}
+_COLOURS = {"f32": "#7f9cff", "bf16": RESTORED, "f16": "#5be6a8", "int8": "#f28cb8"}
 # Peaks of each engine, told apart where there are several.
 _DASHES: dict[str, Any] = {"openvino": (0, (5, 3)), "tensorrt": "-"}
 _ROW_IN, _HEAD_IN, _FOOT_IN, _TOP_IN = 0.30, 0.42, 0.85, 0.95
 _MOST_ROWS = 60
+_FEWEST_TICKS = 3
 
 
 def benchmark_figure(measured: Benchmark, path: Path) -> None:
@@ -96,7 +98,7 @@ def _draw_times(
     axes.set_xscale("log")
     axes.set_xlim(left, right * 9)
     axes.set_ylim(end, 0)
-    axes.hlines(places, left, medians, color=[_colour(row) for row in rows], lw=7, alpha=0.32)
+    axes.hlines(places, left, medians, color=[_colour(row) for row in rows], lw=7, alpha=0.5)
     axes.scatter(medians, places, s=46, color=[_colour(row) for row in rows], zorder=3)
     for row, place, median_ms in zip(rows, places, medians, strict=True):
         p95_ms = row.p95_ms or median_ms
@@ -107,6 +109,7 @@ def _draw_times(
         axes.text(left, place, f" {group[0].network}, {group[0].size}", va="center", fontsize=10,
                   weight="bold", color=INK)  # fmt: skip
     style_axes(axes, "median time of one image, ms (line: to the 95th percentile)", "")
+    plain_ticks(axes.xaxis, *axes.get_xlim())
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=MUTED, alpha=0.15, lw=0.6)
     axes.set_axisbelow(True)
@@ -141,7 +144,8 @@ def _draw_rates(axes: "Axes", rows: Sequence[Row], places: Sequence[float], end:
         return
     top = max([*(row.gflop_per_s or 0.0 for row, _ in known), *measured.peaks.values()])
     axes.set_xscale("log")
-    axes.set_xlim(min(row.gflop_per_s or top for row, _ in known) / 1.8, top * 1.9)
+    axes.set_xlim(min(row.gflop_per_s or top for row, _ in known) / 3, top * 1.9)
+    plain_ticks(axes.xaxis, *axes.get_xlim(), most=5)
     for name, rate in measured.peaks.items():
         engine, _, precision = name.partition(" ")
         axes.axvline(
@@ -162,8 +166,38 @@ def _draw_rates(axes: "Axes", rows: Sequence[Row], places: Sequence[float], end:
         axes.scatter([row.gflop_per_s or 0.0], [place], s=34, color=colour, zorder=3)
         if row.of_peak is not None:
             axes.annotate(f"{100 * row.of_peak:.0f} %", (row.gflop_per_s or 1.0, place), xytext=(-7, 0), fontsize=8, color=INK,
-                          textcoords="offset points", ha="right", va="center")  # fmt: skip
+                          textcoords="offset points", ha="right", va="center",
+                          bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0})  # fmt: skip
     axes.grid(axis="x", color=MUTED, alpha=0.15, lw=0.6)
+
+
+def plain_ticks(axis: "Axis", low: float, high: float, most: int = 7) -> None:
+    """Put round numbers as people write them on a logarithmic axis: two at least, few enough not to touch, none between.
+
+    Parameters
+    ----------
+    axis : Axis
+        Logarithmic.
+    low, high : float
+        Its ends, above 0.
+    most : int
+        Ticks.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+    ticks: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(np.arange(1, 10, 0.5)), tuple(np.arange(1, 10, 0.1))):
+        decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+        found = [float(f"{step * 10.0**decade:.3g}") for decade in decades for step in steps]
+        within = [tick for tick in found if low <= tick <= high]
+        if len(ticks) >= _FEWEST_TICKS and len(within) > most:
+            break
+        ticks = within
+    every = -(-len(ticks) // most) if ticks else 1
+    axis.set_major_locator(FixedLocator(ticks[::every]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _colour(row: Row) -> str:
@@ -232,6 +266,7 @@ def _draw_growth(axes: "Axes", points: Sequence[Point], values: Sequence[float |
     axes.minorticks_off()
     low, high = min([*measured, *expected]), max([*measured, *expected])
     axes.set_ylim(low / 1.4, high * (high / low) ** 0.25 * 1.25)
+    plain_ticks(axes.yaxis, *axes.get_ylim())
     for place, value, point in zip(places, measured, points, strict=True):
         text = f"{value:.3g}" if value < 100 else f"{value:.0f}"
         if of_time and point.of_expected is not None:

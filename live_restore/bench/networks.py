@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from live_restore.arguments import package_path
-from live_restore.errors import LiveRestoreError
+from live_restore.errors import LiveRestoreError, ModelError
 from live_restore.models.facts import Architecture, Normalisation
 from live_restore.models.foreign.imported import Imported
 from live_restore.models.foreign.importing import write_imported
@@ -63,6 +63,11 @@ def bench_networks(named: Sequence[str], folder: Path) -> list[BenchNetwork]:
         Paths of packages or of folders with packages, names of bundled ones, or names in `DEFAULTS`.
     folder : Path
         Where packages with random weights are written.
+
+    Raises
+    ------
+    ModelError
+        If nothing is there by a name.
     """
     found: list[BenchNetwork] = []
     for name in named or [str(bundled_folder())]:
@@ -73,6 +78,12 @@ def bench_networks(named: Sequence[str], folder: Path) -> list[BenchNetwork]:
         if path.is_dir() and not is_package(path):
             found += [BenchNetwork(each.path.name, each.package, each.error) for each in find_packages([path])]
         else:
+            if not path.exists():
+                raise ModelError(
+                    f"there is no model package '{name}': give a package, a folder of packages, the name of a bundled one "
+                    f"({', '.join(sorted(path.name for path in bundled_folder().iterdir() if is_package(path)))}), or "
+                    f"{', '.join(DEFAULTS)}"
+                )
             found.append(_opened(path.name, path))
     return found
 

@@ -47,7 +47,8 @@ class Asked:
     engines, precisions : tuple of str
         Empty: all that this machine has.
     sizes : tuple of tuple
-        (Y, X) for 2D networks, (Z, Y, X) for 3D ones; empty: `DEFAULT_SIZES`.
+        (Y, X) for 2D networks, (Z, Y, X) for 3D ones; empty: `DEFAULT_SIZES`. A network that none of them fits is a row with
+        that reason.
     peers : tuple of str
         Names in `live_restore.bench.peers.PEERS`.
     pythons : mapping of str to str
@@ -94,6 +95,11 @@ def measure_side_by_side(asked: Asked, progress: Progress = lambda name, done, t
     Returns
     -------
     Benchmark
+
+    Raises
+    ------
+    ModelError
+        If there is nothing by a name that is given.
     """
     ours = list(contestants(asked.engines, asked.precisions))
     found = Benchmark(conditions())
@@ -102,7 +108,8 @@ def measure_side_by_side(asked: Asked, progress: Progress = lambda name, done, t
         progress("networks", 0, 1, "networks")
         networks = bench_networks(asked.packages, folder / "packages")
         groups = [(network, size) for network in networks for size in _sizes(network, asked.sizes)]
-        _limits(ours, found, progress)
+        if any(network.package is not None and not _why_no_size(network, size) for network, size in groups):
+            _limits(ours, found, progress)  # where nothing can run, nothing is a share of them
         for number, (network, size) in enumerate(groups):
             group = _Group(network, size, folder / str(number), asked)
             for row in group.rows(ours, progress):
@@ -131,7 +138,16 @@ def contestants(engines: Sequence[str], precisions: Sequence[str]) -> Iterator[C
 def _sizes(network: BenchNetwork, asked: Sequence[Size]) -> list[Size]:
     """Choose the sizes that have as many axes as the network; a broken package has one line, whatever the sizes."""
     fitting = [size for size in asked if len(size) == network.n_dim]
-    return fitting or [DEFAULT_SIZES.get(network.n_dim, ())]
+    return fitting or list(asked if network.n_dim else asked[:1]) or [DEFAULT_SIZES.get(network.n_dim, ())]
+
+
+def _why_no_size(network: BenchNetwork, size: Size) -> str:
+    """Say why a network does not take images of a size; empty if it does."""
+    if len(size) == network.n_dim:
+        return ""
+    takes = {2: "images, rows x columns", 3: "stacks, planes x rows x columns"}[network.n_dim]
+    example = size_text(DEFAULT_SIZES[network.n_dim])
+    return f"{size_text(size)} is no size for this network, which takes {takes}: --size {example}"
 
 
 def _limits(ours: Sequence[Contestant], found: Benchmark, progress: Progress) -> None:
@@ -165,6 +181,8 @@ class _Group:
         """Measure; one row for everybody who is not hidden."""
         if self._network.package is None:
             return [self._row(each, why_not=self._network.why_not) for each in ours]
+        if why_not := _why_no_size(self._network, self._size):
+            return [self._row(each, why_not=why_not) for each in ours]
         everybody = [*ours, *(self._peer(name) for name in self._asked.peers)]
         if not any(each.precision == "f32" and each.program == "ours" and not each.why_not for each in ours):
             everybody.insert(0, Contestant("auto", "f32", hidden=True))

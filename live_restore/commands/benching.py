@@ -152,6 +152,8 @@ def _compare(
     print_benchmark(out, measured)
     if output:
         write_benchmark(err, measured, output)
+    if not any(row.median_ms for row in measured.rows):
+        raise typer.Exit(1)
 
 
 def _look_ahead(
@@ -220,6 +222,8 @@ def _grow(
     print_scaling(out, measured)
     if output:
         write_scaling(err, measured, output)
+    if not any(point.median_ms for point in measured.points):
+        raise typer.Exit(1)
 
 
 def _turns(asked: int | None) -> Any:

@@ -4,18 +4,21 @@ Receives what the user typed; hands on packages, targets and a recipe, and shows
 heavy is imported when the command is called. How errors become sentences is in `live_restore.cli`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from live_restore.arguments import package_path
+from live_restore.engines.engine import Precision
 
 if TYPE_CHECKING:
     from live_restore.build import Planned
     from live_restore.engines.cache import EngineCache
+    from live_restore.engines.tensorrt_recipe import BuildPrecision
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -40,9 +43,11 @@ def build(
         ),
     ] = None,
     precision: Annotated[
-        Literal["f16", "f32", "bf16", "int8"] | None,
+        list[str] | None,
         typer.Option(
-            help="Arithmetic within the network; int8 is for the CPU (OpenVINO). [dim]default: the first of the recipe, f16[/]"
+            help="f16, f32, bf16 or int8: arithmetic within the network; int8 is for the CPU (OpenVINO). Repeat it. "
+            "[dim]default: the first of the recipe, f16[/]",
+            metavar="[f16|f32|bf16|int8]",
         ),
     ] = None,
     pairs: Annotated[
@@ -81,14 +86,22 @@ def build(
     cache = EngineCache()
     if show:
         _list(cache)
-    elif not packages:
+        return
+    if not packages:
         raise ValueError("say what to build: live-restore build PACKAGE; or see what there is: live-restore build --list")
-    elif precision == "int8":
-        _build_int8(cache, packages, pairs or [])
-    elif pairs:
+    wanted = list(dict.fromkeys(precision or []))
+    for name in wanted:
+        if name not in get_args(Precision):
+            raise ValueError(f"there is no precision '{name}'; the precisions are {', '.join(get_args(Precision))}")
+    if pairs and "int8" not in wanted:
         raise ValueError("--pairs is for --precision int8; TensorRT builds need no images")
-    else:
-        _build(cache, _planned(packages, targets or ["this"], precision, recipe), fresh)
+    on_cards = [cast("BuildPrecision | None", name) for name in wanted if name != "int8"]
+    # what cannot be planned is refused before anything is built
+    planned = _planned(packages, targets or ["this"], on_cards or [None], recipe) if on_cards or not wanted else None
+    if "int8" in wanted:
+        _build_int8(cache, packages, pairs or [])
+    if planned is not None:
+        _build(cache, planned, fresh)
         _say_where_recipes_go(recipe)
 
 
@@ -106,7 +119,7 @@ def _build_int8(cache: "EngineCache", packages: list[str], pairs: list[Path]) ->
 
 
 def _planned(
-    packages: list[str], targets: list[str], precision: Literal["f16", "f32", "bf16"] | None, recipe: Path | None
+    packages: list[str], targets: list[str], precisions: "Sequence[BuildPrecision | None]", recipe: Path | None
 ) -> "list[Planned]":
     from live_restore.build import plans_for
     from live_restore.engines.tensorrt_flavour import flavour_for
@@ -118,7 +131,8 @@ def _planned(
     written = None if recipe is None else read_recipe(recipe)
     found = [target_named(name) for name in dict.fromkeys(targets)]
     opened = [open_package(package_path(name)) for name in packages]
-    return [one for package in opened for target in found for one in plans_for(package, target, precision, written)]
+    wanted = [(package, target, precision) for package in opened for target in found for precision in precisions]
+    return [one for package, target, precision in wanted for one in plans_for(package, target, precision, written)]
 
 
 def _build(cache: "EngineCache", planned: "list[Planned]", fresh: bool) -> None:

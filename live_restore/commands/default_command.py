@@ -20,3 +20,8 @@ class DefaultCommandGroup(TyperGroup):
             args = [self.default, *args]
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; the default one goes by the group's name, since nobody types its own."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return (None if name == self.default else name), command, rest

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -204,8 +204,16 @@ def serve(
         err.print(f"loading {escape(choice.package.name)} for {escape(channel)}{escape(promoted_words(rig, choice))}")
     if with_parent:
         end_with_parent(_interrupt)
-    run(options, ready=lambda where: print(f"listening on {where}", flush=True))
+    run(options, ready=lambda where: print(f"listening on {where}", flush=True), loaded=_say_loaded)
     err.print("the restore process has ended")
+
+
+def _say_loaded(models: list[dict[str, Any]]) -> None:
+    """Say by what every model is served, and why, as `restore` does."""
+    for row in models:
+        channel = "every other channel" if row["channel"] == "*" else row["channel"]
+        what = f"model [bold]{escape(str(row['model']))}[/] for {escape(channel)} on {escape(str(row['engine']))}"
+        err.print(f"{what} [dim]({escape(str(row['why']))})[/]", soft_wrap=True)
 
 
 def acquire(

@@ -204,9 +204,10 @@ class EngineCache:
             _put_in_place(partial, path)
         except OSError as refused:
             _remove(partial)
+            again = "built" if engine else "measured"
             raise EngineError(
-                f"the engine ({len(engine) / 1e6:.3g} MB) cannot be kept in {self.root} ({refused.strerror}), so it is built "
-                f"again next time; make room there, or name another folder in {CACHE_VARIABLE}"
+                f"{_what(engine)} cannot be kept in {self.root} ({refused.strerror}), so it is {again} again next time; make "
+                f"room there, or name another folder in {CACHE_VARIABLE}"
             ) from refused
         return path
 
@@ -296,6 +297,10 @@ def _header(line: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         raise EngineError(f"{path} was written by another version of live_restore; it is built again")
     return header
+
+
+def _what(engine: bytes) -> str:
+    return f"the engine ({len(engine) / 1e6:.3g} MB)" if engine else "the certificate"
 
 
 def _built_for(key: EngineKey) -> str:

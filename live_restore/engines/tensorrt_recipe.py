@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from math import log, prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -105,6 +105,8 @@ class Recipe(Section):
     profiles : tuple of Profile
         One plan is built for each.
     """
+
+    examples: ClassVar[str] = "tensorrt_engines"
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     about: str = ""

@@ -83,4 +83,5 @@ def _card() -> "CudaDevice":
     try:
         return CudaRuntime().device()
     except EngineUnavailable as refused:
-        raise EngineUnavailable(f"{refused}; or {cure}") from refused
+        found = str(refused).partition(", or use --engine ")[0]  # engines are chosen for restoring, not for building
+        raise EngineUnavailable(f"{found}; or {cure}") from refused

@@ -19,8 +19,18 @@ _MOST_NAMED = 3
 def doubts(evaluation: Evaluation) -> tuple[str, ...]:
     """Say what to beware of, the gravest first; empty where nothing was found."""
     scores = evaluation.scores
-    said = [*_learnt_from(scores), *_worse_than_raw(scores), *_beaten(evaluation), *_distrusted(evaluation), *_biased(scores)]
+    gravest = [*_without_truth(evaluation), *_learnt_from(scores), *_worse_than_raw(scores)]
+    said = [*gravest, *_beaten(evaluation), *_distrusted(evaluation), *_biased(scores)]
     return (*said, *_intervals(evaluation.coverage), *_few(scores))
+
+
+def _without_truth(evaluation: Evaluation) -> list[str]:
+    if evaluation.has_truth:
+        return []
+    return [
+        f"there was no truth to judge by: every figure here is against {evaluation.truth}, and says how well they are "
+        "imitated, not how true they are; what the teacher gets wrong, this network gets wrong too, and no figure shows it"
+    ]
 
 
 def _learnt_from(scores: Sequence[PairScore]) -> list[str]:

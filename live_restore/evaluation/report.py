@@ -100,7 +100,8 @@ def write_package_report(
 def _head(evaluation: Evaluation) -> str:
     mean, bias, coverage = evaluation.mean, evaluation.bias, evaluation.coverage
     lead = _lead(mean)
-    cells = [html.fact(f"{mean['gain_db']:+.1f}", "dB", f"PSNR over raw: {_rise(mean, 'psnr_db', 1)}", mean["gain_db"] <= 0)]
+    over = "PSNR over raw" if evaluation.has_truth else f"PSNR over raw, against {evaluation.truth}"
+    cells = [html.fact(f"{mean['gain_db']:+.1f}", "dB", f"{over}: {_rise(mean, 'psnr_db', 1)}", mean["gain_db"] <= 0)]
     if lead is not None:
         cells.append(html.fact(f"{lead:+.1f}", "dB", "over the Gaussian filter at its best", lead < 0))
     if "nlm_lead_db" in mean:
@@ -136,15 +137,15 @@ def _scores(evaluation: Evaluation) -> str:
         "preview shows."
     )
     note = (
-        "PSNR, SSIM and NRMSE after a least-squares fit a·x + b to the high-light image; the range is its percentile 99.9 "
-        "minus its percentile 0.1. Both filters' columns are gains over raw in dB; red: the network gains less."
+        f"PSNR, SSIM and NRMSE after a least-squares fit a·x + b to each of {evaluation.truth}; the range is its percentile "
+        "99.9 minus its percentile 0.1. Both filters' columns are gains over raw in dB; red: the network gains less."
     )
     worst = [
         [s.name, s.channel or "-", _decimals(s.snr, 1), *_row("", [s])[2:6], s.why or "-"] for s in evaluation.worst(_WORST)
     ]
     worst_headings = ("the worst", "channel", "SNR", "raw dB", "restored dB", "gain dB", "best Gaussian", "photons")
     return html.section(
-        "Against the high-light images",
+        f"Against {evaluation.truth}",
         html.picture(score_figure(evaluation.scores), "PSNR of every pair", caption),
         html.table(headings, rows, totals=1),
         html.paragraph(" ".join([note, *(f"{note[:1].upper()}{note[1:]}." for note in evaluation.notes)]), muted=True),
@@ -175,7 +176,8 @@ def _looks(evaluation: Evaluation) -> str:
         )
         for case in evaluation.cases
     ]
-    intro = "Each is shown where the restored image is most wrong, in one contrast; high is fitted to the counts of low."
+    whose = "high" if evaluation.has_truth else f"high, here {evaluation.truth},"
+    intro = f"Each is shown where the restored image is most wrong, in one contrast; {whose} is fitted to the counts of low."
     return html.section("Best, median and worst", html.paragraph(intro, muted=True), *pieces)
 
 
@@ -186,7 +188,7 @@ def _intensities(evaluation: Evaluation) -> str:
     each = [score.bias for score in evaluation.scores if score.bias is not None]
     words = (
         f"Restored against true counts: slope {bias.slope:.2f}; the brightest hundredth of the pixels is off by "
-        f"{bias.brightest:+.1f} % of the range. True counts: the high-light image, fitted to the counts of the low one. A "
+        f"{bias.brightest:+.1f} % of the range. True counts: {evaluation.truth}, fitted to the counts of the low ones. A "
         "network that is unsure pulls bright structures towards the mean: expect the brightest tenth to be somewhat too dark."
     )
     thin = " Thin lines: every image." if len(each) > 1 else ""

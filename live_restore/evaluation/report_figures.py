@@ -209,6 +209,10 @@ def deciles_figure(biases: Mapping[str, Bias]) -> str:
     return _svg(figure)
 
 
+# Names beside the ladder are no further apart than if there were so many.
+_FEWEST_LINES = 9
+
+
 def ladder_figure(distilled: Distilled) -> str:
     """Draw the time of every rung of a family over its operations, with the target, teacher and student."""
     from matplotlib.ticker import LogLocator
@@ -217,8 +221,13 @@ def ladder_figure(distilled: Distilled) -> str:
     axes = figure.subplots()
     timed = [(rung.flop_per_pixel / 1000, rung.median_ms, rung) for rung in distilled.rungs if rung.median_ms is not None]
     axes.plot([x for x, _, _ in timed], [y for _, y, _ in timed], color=RAW, lw=0.9, marker="o", ms=4, label="the family")
-    for x, y, rung in timed:
-        axes.annotate(rung.name, (x, y), xytext=(4, -8), textcoords="offset points", fontsize=6, color=MUTED)
+    for number, (x, y, rung) in enumerate(timed):
+        # numbers at the dots, and names beside the axes: names at neighbouring dots would lie on each other
+        shown = f"{number + 1}  {rung.name}"
+        axes.annotate(str(number + 1), (x, y), xytext=(-6, 6), textcoords="offset points", fontsize=6.5, color=INK, ha="center",
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4})  # fmt: skip
+        place = (1.03, 1 - (number + 0.5) / max(len(timed), _FEWEST_LINES))
+        axes.annotate(shown, place, xycoords="axes fraction", fontsize=6, color=MUTED, va="center", annotation_clip=False)
     for name, one, colour, marker in (
         ("teacher", distilled.teacher, GAUSSIAN, "s"),
         ("student", distilled.student, RESTORED, "D"),
@@ -230,13 +239,14 @@ def ladder_figure(distilled: Distilled) -> str:
     axes.axhline(distilled.target_ms, color=WORSE, lw=0.9, ls=(0, (4, 3)), label=f"{distilled.target_ms:g} ms asked for")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.margins(0.08, 0.15)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
     _style(axes, "kFLOP per pixel", "ms per volume, median")
     axes.grid(color=RULE, lw=0.6)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, **_LEGEND)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, **_LEGEND)
     return _svg(figure)
 
 

@@ -19,6 +19,8 @@ FloatArray = NDArray[np.float32]
 # Intervals of the predicted Laplace distribution: so much of the truth should lie within.
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DECILES = 10
+# What restored images are compared with, in words: photographs, or what a teacher made of the same low image.
+HIGH_LIGHT, TEACHERS = "the high-light images", "the teacher's images"
 # Edges between the bins of signal-to-noise ratio; below the first and beyond the last is a bin too.
 SNR_EDGES = (3.0, 6.0, 12.0, 25.0)
 _FORMAT = 1
@@ -180,6 +182,8 @@ class Evaluation:
         What should be known of how it was scored.
     cases : tuple of Case
         Images to look at; they are no part of the JSON.
+    truth : str
+        What restored images were compared with, in words.
     """
 
     model: str
@@ -196,6 +200,12 @@ class Evaluation:
     made: str = ""
     notes: tuple[str, ...] = ()
     cases: tuple[Case, ...] = field(default=(), compare=False, repr=False)
+    truth: str = HIGH_LIGHT
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether it was compared with photographs of more light."""
+        return self.truth == HIGH_LIGHT
 
     @property
     def mean(self) -> dict[str, float]:
@@ -260,11 +270,11 @@ class Evaluation:
         if said.get("format") != _FORMAT:
             raise ValueError(f"an evaluation of format {said.get('format')!r}; format {_FORMAT} is read: evaluate again")
         try:
-            given = {f.name: said[f.name] for f in dataclasses.fields(cls) if f.name != "cases"}
+            given = {f.name: said[f.name] for f in dataclasses.fields(cls) if f.name not in ("cases", "truth")}
             given["scores"] = tuple(_pair_score(score) for score in said["scores"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"an evaluation that lacks {error}; evaluate again") from error
-        return cls(**{**given, "notes": tuple(said["notes"])})
+        return cls(**{**given, "notes": tuple(said["notes"]), "truth": said.get("truth", HIGH_LIGHT)})
 
 
 def _pair_score(said: Mapping[str, Any]) -> PairScore:

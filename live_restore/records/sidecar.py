@@ -4,6 +4,7 @@ Receives volumes by key, in any order; hands on one OME-Zarr group per position,
 safely on disk. What the journal names can be read, whatever happened since. It does not know who restored the volumes.
 """
 
+import json
 from collections.abc import Iterable, KeysView, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +71,8 @@ class Sidecar:
         try:
             self._groups = _open_groups(folder)
             self._written = dict.fromkeys(_readable(folder, self._groups))  # a set that keeps the order
+            for position, group in self._groups.items():
+                group.sweep({(key.time, key.channel) for key in self._written if key.position == position})
         except BaseException:
             self._lock.close()
             raise
@@ -126,10 +129,13 @@ class Sidecar:
         """
         refused: list[Exception | None] = [None] * len(volumes)
         staged: dict[int, Staged] = {}
-        self._reach(key for key, _, _ in volumes)
-        for number, (key, volume, _) in enumerate(volumes):
+        for number, (key, volume, said) in enumerate(volumes):
+            refused[number] = self._refusal(key, volume, said)
+        passed = [number for number, reason in enumerate(refused) if reason is None]
+        self._reach(volumes[number][0] for number in passed)  # a volume that is refused must not stretch the axis T
+        for number in passed:
+            key, volume, _ = volumes[number]
             try:
-                self._check(key, volume)
                 if any(volumes[other][0] == key for other in staged):
                     raise ImageError(f"{key} is restored already; a volume is written once")
                 staged[number] = self._group(key, volume).stage(key.time, key.channel, volume)
@@ -163,7 +169,7 @@ class Sidecar:
             lines.append({**volume_words(key), **stored, "said": dict(said)})
         try:
             self._journal.append_all(lines, durable=True)
-        except Exception as reason:  # the disk is full, or something in it has no JSON
+        except Exception as reason:  # the disk is full
             for number in staged:
                 refused[number] = refused[number] or reason
             return
@@ -200,6 +206,16 @@ class Sidecar:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _refusal(self, key: VolumeKey, volume: NDArray[np.float32], said: Said) -> Exception | None:
+        """Say why one volume cannot be written, whatever the others are; None if it can, as far as one knows before."""
+        try:
+            self._check(key, volume)
+            json.dumps(plain(said), allow_nan=False)  # one that has no JSON would refuse the lines of all
+        except Exception as reason:
+            return reason
+        group = self._groups.get(key.position)
+        return None if group is None else self._misfit(key, volume, group)
+
     def _check(self, key: VolumeKey, volume: NDArray[np.float32]) -> None:
         if volume.dtype != np.float32 or volume.ndim != 3 or not volume.size:
             raise ValueError(f"a restored volume is float32, (Z, Y, X); this is {volume.dtype} of shape {volume.shape}")
@@ -218,15 +234,22 @@ class Sidecar:
         group = self._groups.get(key.position)
         if group is None:
             group = self._groups[key.position] = self._create(key, volume)
+        refused = self._misfit(key, volume, group)
+        if refused is not None:
+            raise refused
+        return group
+
+    def _misfit(self, key: VolumeKey, volume: NDArray[np.float32], group: SidecarGroup) -> ImageError | None:
+        """Say why a volume cannot be one of a group."""
         size = (volume.shape[0], volume.shape[1], volume.shape[2])
         if group.size != size:
-            raise ImageError(
+            return ImageError(
                 f"{key} has the shape (Z, Y, X) {size}, but the restored volumes of position {key.position} have "
                 f"{group.size}; record stacks of different sizes as positions or runs of their own"
             )
         if key.channel not in group.channels and len(group.channels) >= _MOST_CHANNELS:
-            raise ImageError(f"channel '{key.channel}' would be number {len(group.channels) + 1}; {_MOST_CHANNELS} at most")
-        return group
+            return ImageError(f"channel '{key.channel}' would be number {len(group.channels) + 1}; {_MOST_CHANNELS} at most")
+        return None
 
     def _create(self, key: VolumeKey, volume: NDArray[np.float32]) -> SidecarGroup:
         if len(self._groups) >= _MOST_POSITIONS:

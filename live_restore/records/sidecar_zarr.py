@@ -12,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -28,6 +28,8 @@ from live_restore.records.runs import replace
 from live_restore.records.zarr_images import read_attributes
 
 _LEVEL = "0"
+# How the preliminary name of a chunk ends.
+_NEW = ".new"
 _FLOAT = np.dtype("<f4")
 # What `put` writes; a group with other codecs was not laid out by us.
 _CODECS = ("bytes", "blosc")
@@ -103,6 +105,23 @@ class SidecarGroup:
         _sync_folder(path.parent)
         return cls(path)
 
+    def sweep(self, written: Container[tuple[int, str]]) -> None:
+        """Remove the chunks that a process which was killed left under preliminary names; nobody else writes here.
+
+        Parameters
+        ----------
+        written : container of (int, str)
+            Time and channel of the volumes that are whole, where nothing is looked for.
+        """
+        for place in (self.path / _LEVEL / "c").glob("*/*"):
+            time, number = place.parent.name, place.name
+            if time.isdecimal() and number.isdecimal() and int(number) < len(self.channels):
+                if (int(time), self.channels[int(number)]) in written:
+                    continue
+            for left in place.rglob(f".*{_NEW}"):
+                with suppress(OSError):
+                    left.unlink()
+
     def put(self, time: int, channel: str, volume: NDArray[np.float32]) -> None:
         """Write one volume, (Z, Y, X); on disk, and within the axes, when this returns."""
         (refused,) = land([self.stage(time, channel, volume)])
@@ -114,7 +133,7 @@ class SidecarGroup:
         self._make_room(time, channel, volume)
         place = self.path / _LEVEL / "c" / str(time) / str(self.channels.index(channel))
         chunks = [(place / str(z) / str(y), str(x), chunk) for z, y, x, chunk in self._chunks(volume)]
-        staged = Staged(tuple((folder / f".{name}.new", folder / name) for folder, name, _ in chunks), self.path)
+        staged = Staged(tuple((folder / f".{name}{_NEW}", folder / name) for folder, name, _ in chunks), self.path)
         try:
             for (new, _), (_, _, chunk) in zip(staged.files, chunks, strict=True):
                 _write(new, _packed(chunk))

@@ -5,8 +5,10 @@ Receives the finished package, its evaluation, the teacher and what was known wh
 """
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +18,25 @@ from live_restore.evaluation.distilled import DISTILLATION, Contender, Distilled
 from live_restore.evaluation.distilled_page import sections
 from live_restore.evaluation.overlaid import Overlaid
 from live_restore.evaluation.report import write_package_report
-from live_restore.evaluation.scores import Bias, Evaluation, PairScore
+from live_restore.evaluation.scores import TEACHERS, Bias, Evaluation, Figures, PairScore
 from live_restore.models.package import ModelPackage
 from live_restore.pairs.moved import cut_moved, overlap_window
 from live_restore.records.pairs import Pair
 from live_restore.score import score_pair
-from live_restore.training.student_timing import Served, Shape, Timing, time_packages
+from live_restore.training.family import Candidate
+from live_restore.training.student_choice import Conditions
+from live_restore.training.student_timing import Timing, time_packages, untrained_package
 from live_restore.training.teacher import Teacher
 
 FloatArray = NDArray[np.float32]
 
-_STUDENT = "student"
+_STUDENT, _UNTRAINED = "student", "untrained"
+_EVALUATION = "evaluation.json"
 _REPORT = "report.html"
 # A student that misses its time by less than this is timed again: the machine may have been busy.
 _NEARLY, _TRIES = 1.25, 3
+# What a filter that gives the very high image is said to reach, as in an evaluation.
+_HIGHEST_DB = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +47,79 @@ class TeachersScores:
     ----------
     psnr_db, filtered_db : tuple of float
         Of the teacher, and of the Gaussian filter that fits each image best.
+    filtered : tuple of (Figures, float)
+        All figures of that filter, and its sigma in pixels.
     bias : Bias or None
     images : dict
         ([Z,] Y, X) float32, counts of the low images, of the overlap of low and high.
     """
 
     psnr_db: tuple[float, ...]
-    filtered_db: tuple[float, ...]
+    filtered: tuple[tuple[Figures, float], ...]
     bias: Bias | None
     images: Mapping[str, FloatArray]
 
+    @property
+    def filtered_db(self) -> tuple[float, ...]:
+        """PSNR of the Gaussian filter that fits each image best."""
+        return tuple(figures.psnr_db for figures, _ in self.filtered)
 
-def time_both(teacher: Teacher, student: ModelPackage, shape: Shape, target_ms: float, served: Served) -> dict[str, Timing]:
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Student and teachers, timed in turns with the student's own network as it was when the family was timed: untrained.
+
+    Attributes
+    ----------
+    student : Timing
+    teachers : tuple of Timing
+    untrained_ms : float
+        Median of the student's network without training, in the same turns.
+    calm_ms : float or None
+        Its median when the family was timed; None where nobody waited for it.
+    """
+
+    student: Timing
+    teachers: tuple[Timing, ...]
+    untrained_ms: float
+    calm_ms: float | None = None
+
+    @property
+    def busier(self) -> float:
+        """How many times as long the machine takes as when the family was timed; never below 1."""
+        return max(1.0, self.untrained_ms / self.calm_ms) if self.calm_ms else 1.0
+
+    @property
+    def judged_ms(self) -> float:
+        """The student's time on a machine as calm as it was when the family was timed."""
+        return self.student.median_ms / self.busier
+
+
+def time_both(teacher: Teacher, student: ModelPackage, asked: Conditions, rung: Candidate, calm_ms: float | None) -> Times:
     """Time teachers and student in turns; a student that nearly keeps to its time is given more than one chance.
 
-    Returns
-    -------
-    dict
-        By ``student``, and ``0``, ``1``, ... for the teachers.
+    Parameters
+    ----------
+    teacher : Teacher
+    student : ModelPackage
+    asked : Conditions
+    rung : Candidate
+        What became the student.
+    calm_ms : float or None
+        Its median when the family was timed.
     """
-    packages = {_STUDENT: student} | {str(number): package for number, package in enumerate(teacher.packages)}
-    best: dict[str, Timing] = {}
-    for _ in range(_TRIES):
-        found = time_packages(packages, shape, served)
-        best = found if not best or found[_STUDENT].median_ms < best[_STUDENT].median_ms else best
-        if not target_ms < best[_STUDENT].median_ms < _NEARLY * target_ms:
-            break
+    taught_by = {str(number): package for number, package in enumerate(teacher.packages)}
+    best: Times | None = None
+    with tempfile.TemporaryDirectory(prefix="live_restore-", ignore_cleanup_errors=True) as place:
+        untrained = {_UNTRAINED: untrained_package(rung, Path(place) / _UNTRAINED, teacher.normalisation)}
+        for _ in range(_TRIES):
+            found = time_packages({_STUDENT: student} | taught_by, asked.shape, asked.served, untrained)
+            teachers = tuple(found[name] for name in taught_by)
+            times = Times(found[_STUDENT], teachers, found[_UNTRAINED].median_ms, calm_ms)
+            best = times if best is None or times.judged_ms < best.judged_ms else best
+            if not asked.target_ms < best.judged_ms < _NEARLY * asked.target_ms:
+                break
+    assert best is not None
     return best
 
 
@@ -77,7 +131,9 @@ def score_teacher(teacher: Teacher, pairs: Sequence[Pair]) -> TeachersScores:
         kept = overlap_window(low.shape, pair.shift_px)
         looked = Overlaid(low[kept], teacher.restore(low)[kept], cut_moved(high, kept, pair.shift_px), None)
         decibels.append(score_pair(looked.restored, looked.high).restored.psnr_db)
-        filtered.append(score_pair(best_gaussian(looked.low, looked.high)[0], looked.high).restored.psnr_db)
+        image, sigma = best_gaussian(looked.low, looked.high)
+        like = score_pair(image, looked.high).restored
+        filtered.append((Figures(min(like.psnr_db, _HIGHEST_DB), like.ssim, like.nrmse), sigma))
         biases.append(looked.bias())
         images[pair.name] = looked.restored
     known = [bias for bias in biases if bias is not None]
@@ -95,14 +151,13 @@ def _mean_bias(known: Sequence[Bias]) -> Bias | None:
 def contenders(
     teacher: Teacher,
     student: ModelPackage,
-    timings: Mapping[str, Timing],
+    times: Times,
     evaluation: Evaluation | None,
     scores: TeachersScores | None,
 ) -> tuple[Contender, Contender]:
     """Put the figures of student and teacher together; several teachers take as long as all of them."""
     judged = evaluation if scores is not None else None
-    mine = timings[_STUDENT]
-    theirs = [timing for name, timing in timings.items() if name != _STUDENT]
+    mine, theirs = times.student, times.teachers
     return (
         Contender(
             name=student.name,
@@ -135,11 +190,25 @@ def scored_pairs(pairs: Sequence[Pair], scores: Sequence[PairScore]) -> list[Pai
     return [by_name[(score.name, score.source)] for score in scores]
 
 
+def beside_filters(evaluation: Evaluation, scores: TeachersScores | None) -> Evaluation:
+    """Say in the student's evaluation how good the best Gaussian filter is on the same pairs, or that there was no truth."""
+    if scores is None:
+        return replace(evaluation, truth=TEACHERS)
+    pairs = zip(evaluation.scores, scores.filtered, strict=True)
+    generous = "the strength of each filter was chosen with the high image in hand, better than anybody could in use"
+    return replace(
+        evaluation,
+        notes=tuple(dict.fromkeys((*evaluation.notes, generous))),
+        scores=tuple(replace(score, gaussian=figures, gaussian_sigma=sigma) for score, (figures, sigma) in pairs),
+    )
+
+
 def write_into(
     package: ModelPackage, distilled: Distilled, evaluation: Evaluation | None, images: Mapping[str, FloatArray]
 ) -> None:
     """Put the figures into the package, and the pages into its report; each file whole or not at all."""
     if evaluation is not None:
+        package.files.replace(_EVALUATION, json.dumps(evaluation.as_json(), indent=1, allow_nan=False).encode())
         package.files.replace(_REPORT, package_page(package, distilled, evaluation, images))
     package.files.replace(DISTILLATION, json.dumps(distilled.as_json(), indent=1).encode())
 
@@ -148,9 +217,6 @@ def package_page(
     package: ModelPackage, distilled: Distilled, evaluation: Evaluation, images: Mapping[str, FloatArray]
 ) -> bytes:
     """Write the report of the package anew, with the pages of student and teacher in it."""
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         page = Path(folder) / _REPORT
         write_package_report(page, evaluation, package, further=sections(distilled, evaluation, images))

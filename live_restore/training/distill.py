@@ -6,21 +6,22 @@ interruption as that does.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from live_restore.errors import TrainingError
+from live_restore.errors import PairError, TrainingError
 from live_restore.evaluation.distilled import Distilled
 from live_restore.models.facts import Normalisation
 from live_restore.models.package import check_free
 from live_restore.restore.noise import CameraNoise
-from live_restore.training.compared import contenders, score_teacher, scored_pairs, time_both, write_into
+from live_restore.training.compared import beside_filters, contenders, score_teacher, scored_pairs, time_both, write_into
 from live_restore.training.family import Candidate, family
-from live_restore.training.lessons import Lessons
-from live_restore.training.material import Chosen
+from live_restore.training.lessons import Lessons, single_dimensions
+from live_restore.training.material import Chosen, dimensions
 from live_restore.training.options import TrainingOptions
 from live_restore.training.presets import preset
 from live_restore.training.progress import TrainingListener
@@ -114,6 +115,7 @@ def distil(wanted: Distilling, listener: DistillingListener) -> tuple[Outcome, D
     if wanted.fresh:
         shutil.rmtree(folder, ignore_errors=True)
     with Teacher(wanted.teachers, wanted.conditions.served) as teacher:
+        _check_axes(wanted, teacher)
         choice = _choose(wanted, teacher, folder, listener)
         lessons = Lessons(teacher, wanted.weight, wanted.images, folder / "images")
         # the teacher's work is done before the minutes of the training begin
@@ -121,16 +123,19 @@ def distil(wanted: Distilling, listener: DistillingListener) -> tuple[Outcome, D
         while True:
             outcome = train(_task(wanted, choice, teacher, chosen), listener)
             assert outcome is not None  # there is one process
-            distilled = _compare(wanted, choice, teacher, lessons, outcome)
+            outcome, distilled = _compare(wanted, choice, teacher, lessons, outcome)
             smaller = choice.next_smaller()
             if distilled.met or smaller is None:
                 break
+            # nothing that was trained is thrown away: it lies beside the next one
+            aside = _set_aside(wanted.output, choice.name)
             listener.said(
-                f"{choice.name} takes {distilled.student.median_ms:.3g} ms after training, more than "
-                f"{wanted.conditions.target_ms:g} ms; "
-                f"the next smaller one is trained, {smaller}"
+                f"{choice.name} takes {distilled.judged_ms:.3g} ms after training, more than "
+                f"{wanted.conditions.target_ms:g} ms; it is kept as {aside.name}, "
+                f"and the next smaller one is trained, {smaller}"
             )
-            choice = replace(choice, name=smaller, missed=(*choice.missed, choice.name))
+            missed = f"{choice.name} ({distilled.judged_ms:.3g} ms, kept as {aside.name})"
+            choice = replace(choice, name=smaller, missed=(*choice.missed, missed))
             choice.keep(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return outcome, distilled
@@ -164,9 +169,43 @@ def student_options(candidate: Candidate, wanted: Distilling, rule: Normalisatio
     return preset(candidate.kind, candidate.n_dim, "quick").changed(**sections)
 
 
+def _rung(wanted: Distilling, choice: Choice, teacher: Teacher) -> Candidate:
+    return next(one for one in family(teacher.n_dim, wanted.conditions.kind) if one.name == choice.name)
+
+
 def _options(wanted: Distilling, choice: Choice, teacher: Teacher) -> TrainingOptions:
-    candidate = next(one for one in family(teacher.n_dim, wanted.conditions.kind) if one.name == choice.name)
-    return student_options(candidate, wanted, teacher.normalisation)
+    return student_options(_rung(wanted, choice, teacher), wanted, teacher.normalisation)
+
+
+def _set_aside(output: Path, rung: str) -> Path:
+    """Give a trained student a name of its own, beside the one that comes next."""
+    name = f"{output.stem}_{re.sub('[^0-9A-Za-z]+', '-', rung).strip('-')}"
+    aside, number = output.with_name(name + output.suffix), 1
+    while aside.exists():
+        number += 1
+        aside = output.with_name(f"{name}_{number}{output.suffix}")
+    output.rename(aside)
+    return aside
+
+
+def _check_axes(wanted: Distilling, teacher: Teacher) -> None:
+    """Refuse images for a teacher of stacks, and stacks for one of images, before anything is timed.
+
+    Raises
+    ------
+    PairError
+        If there is nothing to read, or its axes are not the teacher's.
+    """
+    options = preset(wanted.conditions.kind, teacher.n_dim, "quick").changed(pairs=dict(wanted.words.get("pairs", {})))
+    found = [(folder, dimensions([folder], options)) for folder in (*wanted.pairs, *wanted.held_out_from)]
+    found += [(place, single_dimensions(place)) for place in wanted.images]
+    kinds = {2: "images (Y, X)", 3: "stacks (Z, Y, X)"}
+    for place, n_dim in found:
+        if n_dim != teacher.n_dim:
+            raise PairError(
+                f"{place} holds {kinds[n_dim]}, and {teacher.name} restores {kinds[teacher.n_dim]}; give it "
+                f"{kinds[teacher.n_dim]}, or take a teacher of {kinds[n_dim]}"
+            )
 
 
 def _task(wanted: Distilling, choice: Choice, teacher: Teacher, chosen: Chosen) -> Task:
@@ -186,16 +225,21 @@ def _task(wanted: Distilling, choice: Choice, teacher: Teacher, chosen: Chosen) 
     )
 
 
-def _compare(wanted: Distilling, choice: Choice, teacher: Teacher, lessons: Lessons, outcome: Outcome) -> Distilled:
+def _compare(
+    wanted: Distilling, choice: Choice, teacher: Teacher, lessons: Lessons, outcome: Outcome
+) -> tuple[Outcome, Distilled]:
     """Time student and teacher, score the teacher on the student's pairs, and put both into the package."""
     package, evaluation = outcome.package, outcome.evaluation
     asked = wanted.conditions
-    timings = time_both(teacher, package, asked.shape, asked.target_ms, asked.served)
+    calm_ms = next(rung.median_ms for rung in choice.rungs if rung.name == choice.name)
+    times = time_both(teacher, package, asked, _rung(wanted, choice, teacher), calm_ms)
     scores = None
     if wanted.pairs and evaluation is not None:
         scores = score_teacher(teacher, scored_pairs(lessons.judged, evaluation.scores))
         teacher.close()
-    student, taught_by = contenders(teacher, package, timings, evaluation, scores)
+    if evaluation is not None:
+        evaluation = beside_filters(evaluation, scores)
+    student, taught_by = contenders(teacher, package, times, evaluation, scores)
     distilled = Distilled(
         student=student,
         teacher=taught_by,
@@ -207,9 +251,11 @@ def _compare(wanted: Distilling, choice: Choice, teacher: Teacher, lessons: Less
         weight=lessons.weight if wanted.pairs else 1.0,
         teachers_db=scores.psnr_db if scores else (),
         filtered_db=scores.filtered_db if scores else (),
+        busier=times.busier,
+        teacher_is_known=all(package.learned_from() for package in teacher.packages),
     )
     write_into(package, distilled, evaluation, scores.images if scores else {})
-    return distilled
+    return replace(outcome, evaluation=evaluation), distilled
 
 
 def _check(wanted: Distilling) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,6 +213,17 @@ def _tiffs(place: Path) -> list[Path]:
     if not files:
         raise PairError(f"{place} holds no TIFF file; give low-light images, or a folder of them")
     return files
+
+
+def single_dimensions(place: Path) -> Literal[2, 3]:
+    """Say whether low-light images without partner are images, 2, or stacks, 3; the first one tells.
+
+    Raises
+    ------
+    PairError
+        If there is none, or it cannot be read.
+    """
+    return 3 if read_volume(_tiffs(place)[0]).ndim == 3 else 2
 
 
 def _unseen(chosen: Chosen, seen: frozenset[str], named: bool) -> Chosen:

@@ -46,7 +46,7 @@ class Choice:
         Largest first.
     name : str
     missed : tuple of str
-        Rungs that were trained already, and took too long.
+        What was said of rungs that were trained already, and took too long.
     """
 
     about: dict[str, Any]

@@ -133,8 +133,10 @@ def time_candidates(
     return {candidate: found[candidate] for candidate in candidates if candidate in found}
 
 
-def time_packages(packages: Mapping[str, ModelPackage], shape: Shape, served: Served) -> dict[str, Timing]:
-    """Time packages against each other.
+def time_packages(
+    packages: Mapping[str, ModelPackage], shape: Shape, served: Served, untrained: Mapping[str, ModelPackage] | None = None
+) -> dict[str, Timing]:
+    """Time packages against each other; those without training at any tolerance, as `time_candidates` does.
 
     Raises
     ------
@@ -144,6 +146,8 @@ def time_packages(packages: Mapping[str, ModelPackage], shape: Shape, served: Se
     volume = dim_volume(shape)
     with ExitStack() as opened:
         restorers = {name: opened.enter_context(served.open(package)) for name, package in packages.items()}
+        for name, package in (untrained or {}).items():
+            restorers[name] = opened.enter_context(served.open(package, ANYTHING))
         for restorer in restorers.values():
             restorer.restore(_for(restorer, volume))
         return _in_turns(restorers, volume)
