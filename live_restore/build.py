@@ -6,7 +6,7 @@ recipes and the cache meet here. It does not know how a plan is run.
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -166,11 +166,21 @@ def _is_there(cache: EngineCache, request: PlanRequest) -> bool:
 
 def _built(request: PlanRequest, listener: BuildListener) -> BuiltPlan:
     """Build in another thread: Ctrl-C comes to this one, and must not come into the middle of the builder."""
-    stop = threading.Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="tensorrt-build") as pool:
-        building = pool.submit(build_plan, request, listener.progress, stop)
+    stop, building = threading.Event(), Future[BuiltPlan]()
+
+    def work() -> None:
         try:
-            return building.result()
-        except KeyboardInterrupt:
-            stop.set()
-            raise
+            building.set_result(build_plan(request, listener.progress, stop))
+        except BaseException as failed:  # whoever waits is told of it
+            building.set_exception(failed)
+
+    builder = threading.Thread(target=work, name="tensorrt-build")
+    try:
+        builder.start()
+        return building.result()
+    except KeyboardInterrupt:
+        stop.set()
+        raise
+    finally:
+        if builder.ident is not None:  # no pool: Ctrl-C while one starts its thread would leave that alone
+            builder.join()

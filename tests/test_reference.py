@@ -300,7 +300,7 @@ def test_a_full_disk_ends_the_keeping_of_pairs_and_nothing_else(tmp_path):
         hook.volume(high, light="high")
         folder = Path(compared(server.address, 1)["folder"])
         room = server._recording._free
-        server._recording._folders["run"]._free = lambda place: 0
+        server._recording._files["run"]._free = lambda place: 0
         for time in (1, 2):
             hook.volume(low, time)
             hook.volume(high, time, light="high")
@@ -308,7 +308,7 @@ def test_a_full_disk_ends_the_keeping_of_pairs_and_nothing_else(tmp_path):
         (warning,) = [warning for warning in run["warnings"] if "was not kept" in warning]
         assert "0.0 MB are free" in warning and "no further pairs of this run are kept" in warning
         settled(server.address, restored=3, reference=3, waiting=0)
-        server._recording._folders["run"]._free = room
+        server._recording._files["run"]._free = room
     assert [pair.name for pair in read_pairs(folder / "pairs").pairs] == ["0_GFP-r0"]
 
 

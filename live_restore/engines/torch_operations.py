@@ -237,7 +237,7 @@ def _gather(node: Node, tensor: Tensor, indices: Tensor) -> Tensor:
     axis = node.attributes.get("axis", 0) % tensor.ndim
     if indices.numel() == 1:  # needs nothing on the device
         picked = tensor.narrow(axis, int(indices.item()) % tensor.shape[axis], 1)
-        return picked.reshape(*tensor.shape[:axis], *indices.shape, *tensor.shape[axis + 1 :])
+        return picked.reshape((*tensor.shape[:axis], *indices.shape, *tensor.shape[axis + 1 :]))
     return tensor[(slice(None),) * axis + (indices.to(tensor.device) % tensor.shape[axis],)]
 
 

@@ -1,7 +1,7 @@
 """CAREamics as its users run it: `CAREamist.predict` on counts, with its own normalisation, on the whole image at once.
 
-Receives depth and filters of a CARE network as options; hands on a turn. CAREamics cannot build CSBDeep's network: this is its own
-U-Net of the same depth and filters (3 x 3 kernels), with random weights, so that its result and its operations are others.
+Receives depth and filters of a CARE network as options; hands on a turn. CAREamics cannot build CSBDeep's network: this is its
+own U-Net of the same depth and filters (3 x 3 kernels), with random weights, so that its result and its operations are others.
 Runs in an environment of its own with careamics. It does not know live_restore.
 """
 
