@@ -258,7 +258,8 @@ def _takes_int8(port: Any, names: set[str]) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    return one.get_index() == other.get_index() and one.get_node().get_friendly_name() == other.get_node().get_friendly_name()
+    names = one.get_node().get_friendly_name(), other.get_node().get_friendly_name()
+    return bool(one.get_index() == other.get_index() and names[0] == names[1])
 
 
 def scales_of(conv: Any, names: set[str], ranges: Mapping[str, FeatureRange]) -> NDArray[np.float32]:
