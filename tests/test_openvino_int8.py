@@ -164,6 +164,18 @@ def error_of(model, layers, name, image):
     return error(results[1], results[0])
 
 
+def test_what_hardly_costs_psnr_is_whole_and_what_does_is_not():
+    net = build_net("care", {"n_dim": 2, "first_filters": 8, "depth": 1, "probabilistic": True}, seed=3)
+    onnx = to_onnx(net)
+    image = smooth((48, 48), 1)
+    noise = np.random.default_rng(0).normal(0, 1, image.shape).astype(np.float32)
+    far = [Probe((image,), image + noise, channels=1)]
+    near = [Probe((image,), run(onnx, "f32", image)[:, :1] + 1e-4 * noise, channels=1)]
+    assert len(from_bytes(quantise(onnx, far)).weights) == 6
+    with pytest.raises(EngineError, match="too much in every one"):
+        quantise(onnx, near)
+
+
 def test_quantising_says_what_is_missing():
     onnx, probes, _ = network("CARE 2D")
     with pytest.raises(EngineError, match="none was given; name a folder: --pairs"):

@@ -44,8 +44,7 @@ def most_sensitive(model: Any, layers: Int8Layers, probes: Sequence[Probe], limi
         Worst first; none if all of them together are below the limit.
     """
     expected = _results(model, probes)
-    error, loss_db = _cost(_with(model, layers), expected, probes)
-    if error <= (_MOST if limit is None and loss_db is not None and loss_db <= _LOSS_DB else limit or _WITHOUT_TRUTH):
+    if _is_affordable(*_cost(_with(model, layers), expected, probes), limit):
         return []
     limit = _affordable(expected, probes) if limit is None else limit
     alone = {name: _cost(_with(model, _only(layers, name)), expected, probes)[0] for name in layers.weights}
@@ -55,6 +54,12 @@ def most_sensitive(model: Any, layers: Int8Layers, probes: Sequence[Probe], limi
             break
         left.append(name)
     return left
+
+
+def _is_affordable(error: float, loss_db: float | None, limit: float | None) -> bool:
+    if limit is not None:
+        return error <= limit
+    return error <= _WITHOUT_TRUTH if loss_db is None else loss_db <= _LOSS_DB and error <= _MOST
 
 
 def _affordable(expected: Sequence[Any], probes: Sequence[Probe]) -> float:
@@ -72,7 +77,7 @@ def _affordable(expected: Sequence[Any], probes: Sequence[Probe]) -> float:
 
 def _left(image: Any, truth: Any) -> float:
     """Rms difference to the truth after an affine fit, of its range; 0 where it has none."""
-    found, wanted = (np.asarray(pixels, np.float64).ravel() for pixels in (image[:, : truth.shape[1]], truth))
+    found, wanted = (np.asarray(pixels, np.float64).ravel() for pixels in (image, truth))
     low, high = np.percentile(wanted, (0.1, 99.9))
     if not high > low or not found.std():
         return 0.0
@@ -104,5 +109,6 @@ def _results(model: Any, probes: Sequence[Probe]) -> list[Any]:
     results = []
     for probe in probes:
         request.infer(dict(enumerate(np.ascontiguousarray(array) for array in probe.inputs)))
-        results.append(request.get_output_tensor(len(request.output_tensors) - 1).data.copy())
+        image = request.get_output_tensor(len(request.output_tensors) - 1).data
+        results.append(image[:, : probe.channels].copy())  # widths of a probabilistic network are no image
     return results
