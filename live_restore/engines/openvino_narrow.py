@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from live_restore.engines.openvino_convolutions import rewrite_convolutions
+
 # Columns taken together: as many as channels are computed at a time. Where they do not divide the width, fewer gain too.
 _COLUMNS = (16, 8, 4)
 
@@ -31,12 +33,7 @@ def fold_columns(ov: Any, model: Any) -> int:
     int
         How many convolutions were rewritten.
     """
-    folded = 0
-    for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution" and _is_narrow(node):
-            folded += _fold(ov, node)
-    model.validate_nodes_and_infer_types()
-    return folded
+    return rewrite_convolutions(model, _is_narrow, lambda conv: _fold(ov, conv))
 
 
 def deal_out_pixels(ov: Any, model: Any) -> int:
@@ -66,15 +63,8 @@ def deal_out_pixels(ov: Any, model: Any) -> int:
 
 
 def _is_narrow(conv: Any) -> bool:
-    said, weights = conv.get_attributes(), conv.input_value(1).get_node()
-    if weights.get_type_name() != "Constant":
-        return False
-    fan_out, fan_in, *sizes = weights.get_output_shape(0)
-    same = [size // 2 for size in sizes]
-    odd = all(size % 2 for size in sizes) and sizes[-1] > 1
-    once = all(step == 1 for step in (*said["strides"], *said["dilations"]))
-    kept = list(said["pads_begin"]) == same == list(said["pads_end"]) and said["auto_pad"] == "explicit"
-    return fan_out == fan_in == 1 and odd and once and kept
+    fan_out, fan_in, *sizes = conv.input_value(1).get_node().get_output_shape(0)
+    return bool(fan_out == fan_in == 1 and sizes[-1] > 1)
 
 
 def _fold(ov: Any, conv: Any) -> bool:

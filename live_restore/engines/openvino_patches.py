@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from live_restore.engines.openvino_convolutions import rewrite_convolutions
+
 # Sixteen pixels: the more alike the sides, the fewer products with zero.
 _PATCHES = {2: ((4, 4),), 3: ((2, 2, 4), (1, 4, 4))}
 _FEWEST_CHANNELS = 8
@@ -32,24 +34,12 @@ def compute_patches(ov: Any, model: Any) -> int:
     int
         How many convolutions were rewritten.
     """
-    rewritten = 0
-    for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution" and _gives_one_channel(node):
-            rewritten += _rewrite(ov, node)
-    model.validate_nodes_and_infer_types()
-    return rewritten
+    return rewrite_convolutions(model, _gives_one_channel, lambda conv: _rewrite(ov, conv))
 
 
 def _gives_one_channel(conv: Any) -> bool:
-    said, weights = conv.get_attributes(), conv.input_value(1).get_node()
-    if weights.get_type_name() != "Constant":
-        return False
-    fan_out, fan_in, *sizes = weights.get_output_shape(0)
-    same = [size // 2 for size in sizes]
-    once = all(step == 1 for step in (*said["strides"], *said["dilations"]))
-    kept = list(said["pads_begin"]) == same == list(said["pads_end"]) and said["auto_pad"] == "explicit"
-    odd = all(size % 2 and size > 1 for size in sizes)
-    return fan_out == 1 and fan_in >= _FEWEST_CHANNELS and odd and once and kept
+    fan_out, fan_in, *sizes = conv.input_value(1).get_node().get_output_shape(0)
+    return bool(fan_out == 1 and fan_in >= _FEWEST_CHANNELS and min(sizes) > 1)
 
 
 def _rewrite(ov: Any, conv: Any) -> bool:

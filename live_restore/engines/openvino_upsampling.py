@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from live_restore.engines.openvino_convolutions import rewrite_convolutions
+
 
 def fold_upsampling(ov: Any, model: Any) -> int:
     """Rewrite every convolution that follows a doubling.
@@ -30,12 +32,7 @@ def fold_upsampling(ov: Any, model: Any) -> int:
     int
         How many convolutions were rewritten.
     """
-    folded = 0
-    for node in model.get_ordered_ops():
-        if node.get_type_name() == "Convolution" and _is_plain(node):
-            folded += _fold(ov, node)
-    model.validate_nodes_and_infer_types()
-    return folded
+    return rewrite_convolutions(model, lambda _: True, lambda conv: _fold(ov, conv))
 
 
 def _fold(ov: Any, conv: Any) -> bool:
@@ -70,18 +67,6 @@ def _fold(ov: Any, conv: Any) -> bool:
         total = ov.opset13.add(total, term)
     conv.output(0).replace(total.output(0))
     return True
-
-
-def _is_plain(conv: Any) -> bool:
-    """Whether it is an odd kernel of constants with stride 1 that keeps the size."""
-    said, weights = conv.get_attributes(), conv.input_value(1).get_node()
-    if weights.get_type_name() != "Constant":
-        return False
-    sizes = list(weights.get_output_shape(0))[2:]
-    same = [size // 2 for size in sizes]
-    once = all(step == 1 for step in (*said["strides"], *said["dilations"]))
-    odd = all(size % 2 for size in sizes)
-    return once and odd and list(said["pads_begin"]) == same == list(said["pads_end"]) and said["auto_pad"] == "explicit"
 
 
 def _parts(image: Any) -> list[Any]:
