@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from live_restore.engines.cache import EngineCache
-from live_restore.engines.counts_graph import from_counts
-from live_restore.engines.pooling import applying, measuring
-from live_restore.engines.tensorrt_build import BuiltPlan, PlanRequest, build_plan, requests
-from live_restore.engines.tensorrt_recipe import BuildPrecision, Recipe, recipe_for
-from live_restore.engines.tensorrt_targets import Target
+from live_restore.engines.cache.engine_cache import EngineCache
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.graphs.pooling import applying, measuring
+from live_restore.engines.tensorrt.build import BuiltPlan, PlanRequest, build_plan, requests
+from live_restore.engines.tensorrt.recipe import BuildPrecision, Recipe, recipe_for
+from live_restore.engines.tensorrt.targets import Target
 from live_restore.errors import EngineError
 from live_restore.models.package import ModelPackage
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from live_restore.certified import certifier_of, probes_for
-from live_restore.engines.cache import EngineCache
-from live_restore.engines.certificate import Certificate
-from live_restore.engines.counts_graph import from_counts
+from live_restore.engines.cache.engine_cache import EngineCache
+from live_restore.engines.certificates.certificate import Certificate
 from live_restore.engines.engine import what_is_offered
+from live_restore.engines.graphs.counts_graph import from_counts
 from live_restore.errors import EngineError, EngineUnavailable
 from live_restore.evaluation.real_crops import real_crops
 from live_restore.models.package import ModelPackage
@@ -71,8 +71,8 @@ def build_int8(package: ModelPackage, pairs: Sequence[Path] = (), cache: EngineC
     if "int8" not in offer.precisions:
         raise EngineUnavailable(f"{offer.device} has no int8 arithmetic; use --precision {' or '.join(offer.precisions)}")
     # the engine and the words load openvino, which the question above did already
-    from live_restore.engines.int8_layers import from_bytes
-    from live_restore.engines.openvino_quantise import int8_key, quantise
+    from live_restore.engines.openvino.int8_layers import from_bytes
+    from live_restore.engines.openvino.quantise import int8_key, quantise
 
     images = _images(package, pairs)
     graph = from_counts(package.onnx())

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from live_restore.engines.cache import EngineCache, EngineKey
-from live_restore.engines.certificate import USUAL, Certificate, Probe, Tolerance
-from live_restore.engines.certifier import REFERENCE, Certifier
+from live_restore.engines.cache.engine_cache import EngineCache, EngineKey
+from live_restore.engines.certificates.certificate import USUAL, Certificate, Probe, Tolerance
+from live_restore.engines.certificates.certifier import REFERENCE, Certifier
 from live_restore.engines.choice import AUTO, Choice, choose
 from live_restore.engines.engine import EngineSpec, Precision, engine_status
 from live_restore.errors import EngineError, EngineUnavailable, ModelError
@@ -27,7 +27,7 @@ from live_restore.models.ranges import as_range, input_range
 from live_restore.models.real_images import RealImages
 
 if TYPE_CHECKING:
-    from live_restore.engines.tensorrt_recipe import Recipe
+    from live_restore.engines.tensorrt.recipe import Recipe
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def certifier_of(package: ModelPackage, threads: int | None = None, cache: Engin
     images = _fitting(package)
 
     def onnx() -> bytes:
-        from live_restore.engines.counts_graph import from_counts  # loads onnx, which a known certificate does not need
+        from live_restore.engines.graphs.counts_graph import from_counts  # loads onnx, which a known certificate does not need
 
         return from_counts(package.onnx())
 
@@ -141,7 +141,7 @@ def _recipe(package: ModelPackage, kind: str) -> "Recipe | None":
     """Find the recipe that engines of this kind are built by; None for kinds that are not built."""
     if kind != "tensorrt":
         return None
-    from live_restore.engines.tensorrt_recipe import recipe_for  # reads the graph, which other engines do not need
+    from live_restore.engines.tensorrt.recipe import recipe_for  # reads the graph, which other engines do not need
 
     return recipe_for(package.onnx())
 
@@ -152,11 +152,11 @@ def _card_of(spec: EngineSpec) -> tuple[str, str]:
         return "", ""
     try:
         if spec.kind == "torch":
-            from live_restore.engines.torch_cuda import TorchCuda  # torch is loaded already: it was offered
+            from live_restore.engines.torch.cuda import TorchCuda  # torch is loaded already: it was offered
 
             device = TorchCuda().device()
         else:
-            from live_restore.engines.tensorrt_card import this_card
+            from live_restore.engines.tensorrt.card import this_card
 
             device = this_card().cuda.device()
     except (EngineUnavailable, RuntimeError) as refused:  # RuntimeError is torch's

@@ -274,7 +274,7 @@ def _assignments(
     tolerate: bool,
 ) -> "list[Assignment[Restorer]]":
     from live_restore.channels import Assignment
-    from live_restore.engines.certificate import ANYTHING
+    from live_restore.engines.certificates.certificate import ANYTHING
     from live_restore.models.package import open_package
     from live_restore.restorer import Restorer
 

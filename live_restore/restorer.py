@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from live_restore.certified import choose_for
-from live_restore.engines.certificate import Tolerance
+from live_restore.engines.certificates.certificate import Tolerance
 from live_restore.engines.choice import Choice
 from live_restore.engines.engine import EngineSpec, what_is_offered
 from live_restore.engines.network_engines import NetworkEngines

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from live_restore.engines.certificate import ANYTHING, Tolerance
+from live_restore.engines.certificates.certificate import ANYTHING, Tolerance
 from live_restore.errors import ModelError
 from live_restore.models.package import ModelPackage, open_package
 from live_restore.records.runs import RUN, RunFolder

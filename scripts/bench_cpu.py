@@ -5,7 +5,8 @@
 
 Networks: CARE 2D (kernel 5 and 3), CARE 3D, RCAN 2D and 3D as their authors set them, and the bundled packages. FOLDER holds
 trained packages named care2d, care2d-k3, care3d, rcan2d, rcan3d; what is missing gets random weights, for which nobody can
-certify anything. With --pairs-2d and --pairs-3d int8 layers are found first for those packages that have none on this machine.
+certify anything. With --pairs-2d and --pairs-3d int8 layers are found first for those packages that have none on this machine
+(for the bundled ones on the images that they carry).
 Everybody restores the same image, counts in to counts out, in a process of its own (3D-RCAN and ONNX Runtime and PyTorch
 without measuring percentiles, which favours them; 3D-RCAN only its forward pass). Medians; ratios hold on a busy machine too.
 
@@ -31,9 +32,9 @@ from live_restore.bench.scenes import low_light
 from live_restore.bench.timing import Spread, Turns, alternate
 from live_restore.bench.work import peer_options, size_text, why_peer_cannot
 from live_restore.build_int8 import build_int8
-from live_restore.engines.counts_graph import from_counts
-from live_restore.engines.openvino_int8 import load_layers
-from live_restore.engines.openvino_quantise import folded
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.openvino.int8 import load_layers
+from live_restore.engines.openvino.quantise import folded
 from live_restore.errors import EngineUnavailable, LiveRestoreError
 
 # Name, size, the peer that it is measured against, how many times faster it has to be.
@@ -56,7 +57,8 @@ def main() -> None:
     chosen = parse()
     found = {"conditions": conditions(), "networks": {}}
     print("; ".join(f"{name}: {words}" for name, words in found["conditions"].items()), flush=True)
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where peer_3d_rcan is
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])  # peer_3d_rcan
     with tempfile.TemporaryDirectory(prefix="bench_cpu_") as name:
         for case in CASES:
             if not chosen.only or case[0] in chosen.only:
@@ -90,7 +92,8 @@ def measure(case: tuple, folder: Path, chosen: argparse.Namespace) -> dict:
     if network.package is None:
         return {"cannot": {"all": network.why_not}}
     package = network.package
-    pairs = chosen.pairs_2d if package.facts.geometry.n_dim == 2 else chosen.pairs_3d
+    real = chosen.pairs_2d if package.facts.geometry.n_dim == 2 else chosen.pairs_3d
+    pairs = None if name.endswith("_demo") else real  # the bundled ones have learned from rendered cells, and carry some
     without_layers = find_layers(package, pairs)
     shape = (1, *size) if len(size) == 2 else size
     image = low_light(shape, 1)[0][None]  # (C, Z, Y, X)

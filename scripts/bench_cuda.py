@@ -31,8 +31,8 @@ import torch
 
 from live_restore.bench.networks import DEFAULTS
 from live_restore.bench.timing import Spread, Turns, alternate, timed
-from live_restore.engines.counts_graph import from_counts
 from live_restore.engines.engine import Engine, open_engine, what_is_offered
+from live_restore.engines.graphs.counts_graph import from_counts
 from live_restore.errors import EngineError
 from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net

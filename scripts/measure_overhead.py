@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from live_restore.bench.timing import no_garbage_collection
-from live_restore.engines.certificate import ANYTHING
+from live_restore.engines.certificates.certificate import ANYTHING
 from live_restore.engines.network_engines import NetworkEngines
-from live_restore.engines.openvino_engine import ov, the_core
-from live_restore.engines.openvino_narrow import deal_out_pixels, fold_columns
-from live_restore.engines.openvino_upsampling import fold_upsampling
+from live_restore.engines.openvino.engine import ov, the_core
+from live_restore.engines.openvino.narrow import deal_out_pixels, fold_columns
+from live_restore.engines.openvino.upsampling import fold_upsampling
 from live_restore.intensity import IntensityRange, measure_percentiles
 from live_restore.models.facts import Architecture, FrozenRange, Normalisation
 from live_restore.models.foreign.imported import Imported

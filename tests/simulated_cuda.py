@@ -9,12 +9,12 @@ import ctypes
 import random
 from collections import deque
 
-from live_restore.engines.cuda_calls import CudaDevice, OutOfDeviceMemory
+from live_restore.engines.cuda.calls import CudaDevice, OutOfDeviceMemory
 from live_restore.errors import EngineError
 
 
 class SimulatedCuda:
-    """See `live_restore.engines.cuda_calls.Cuda`.
+    """See `live_restore.engines.cuda.calls.Cuda`.
 
     `order`: "late" (nothing is done before somebody waits), "soon" (all is done at once), or a seed for any order between.
     """

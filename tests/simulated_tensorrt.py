@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 
-from live_restore.engines.openvino_engine import ov, the_core
+from live_restore.engines.openvino.engine import ov, the_core
 
 _DTYPES = {1: np.float32, 2: np.uint8, 6: np.int32}  # of those that ONNX knows, what TensorRT takes in and gives out
 _SCRATCH = 4096
@@ -246,5 +246,5 @@ class ExecutionContext:
 
 
 def simulated_flavour(module):
-    """As `live_restore.engines.tensorrt_flavour.Flavour`, without a log."""
+    """As `live_restore.engines.tensorrt.flavour.Flavour`, without a log."""
     return SimpleNamespace(name="tensorrt_rtx", version=module.__version__, module=module, log=None, builds_without_card=True)

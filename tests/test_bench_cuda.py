@@ -47,7 +47,7 @@ def test_help_says_what_is_measured(bench, capsys, monkeypatch):
 def test_every_engine_and_precision_that_is_here_takes_part(bench):
     from small_graphs import net_graph
 
-    from live_restore.engines.counts_graph import from_counts
+    from live_restore.engines.graphs.counts_graph import from_counts
 
     plain = net_graph("care", n_dim=2, first_filters=4)
     opened, refused = bench.open_all(from_counts(plain), ["openvino", "torch-compiled"])

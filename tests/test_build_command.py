@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from live_restore.build import build, plans_for
-from live_restore.engines.cache import EngineCache
-from live_restore.engines.tensorrt_recipe import read_recipe, shipped_recipes
-from live_restore.engines.tensorrt_targets import target_named
+from live_restore.engines.cache.engine_cache import EngineCache
+from live_restore.engines.tensorrt.recipe import read_recipe, shipped_recipes
+from live_restore.engines.tensorrt.targets import target_named
 from live_restore.errors import EngineError
 from live_restore.models.package import open_package
 from live_restore.models.registry import bundled_folder
@@ -184,8 +184,8 @@ INTERRUPTED = """
 import _thread, threading
 from pathlib import Path
 from live_restore.build import build, plans_for
-from live_restore.engines.cache import EngineCache
-from live_restore.engines.tensorrt_targets import target_named
+from live_restore.engines.cache.engine_cache import EngineCache
+from live_restore.engines.tensorrt.targets import target_named
 from live_restore.models.package import open_package
 
 

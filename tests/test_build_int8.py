@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from live_restore.build_int8 import build_int8
 from live_restore.certified import choose_for
 from live_restore.cli import app
-from live_restore.engines.cache import EngineCache
+from live_restore.engines.cache.engine_cache import EngineCache
 from live_restore.engines.engine import what_is_offered
 from live_restore.errors import EngineError
 from live_restore.models.package import open_package

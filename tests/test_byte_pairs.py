@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 from small_graphs import graph, net_graph, node
 
-from live_restore.engines.byte_pairs import as_byte_pairs, from_byte_pairs, has_byte_pairs
-from live_restore.engines.counts_graph import from_counts
-from live_restore.engines.pooling import measuring
+from live_restore.engines.graphs.byte_pairs import as_byte_pairs, from_byte_pairs, has_byte_pairs
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.graphs.pooling import measuring
 from live_restore.errors import ModelError
 
 RANGE = np.array([[100.0], [900.0]], np.float32)

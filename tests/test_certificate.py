@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_graphs import image, net_graph, single
 
-from live_restore.engines.certificate import (
+from live_restore.engines.certificates.certificate import (
     ANYTHING,
     USUAL,
     Certificate,
@@ -18,7 +18,7 @@ from live_restore.engines.certificate import (
     results,
     short,
 )
-from live_restore.engines.comparison import compare
+from live_restore.engines.certificates.comparison import compare
 from live_restore.engines.engine import EngineSpec, open_engine, what_is_offered
 from live_restore.errors import EngineMismatch
 from live_restore.score import score_pair

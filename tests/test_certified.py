@@ -18,13 +18,13 @@ from live_restore.channels import Assignment
 from live_restore.commands import certifying
 from live_restore.config import Channel
 from live_restore.configured import model_choices
-from live_restore.engines import tensorrt_card
-from live_restore.engines.cache import EngineCache, EngineKey
-from live_restore.engines.certificate import ANYTHING, Tolerance
-from live_restore.engines.counts_graph import from_counts
-from live_restore.engines.cuda_calls import CudaDevice
+from live_restore.engines.cache.engine_cache import EngineCache, EngineKey
+from live_restore.engines.certificates.certificate import ANYTHING, Tolerance
+from live_restore.engines.cuda.calls import CudaDevice
 from live_restore.engines.engine import EngineSpec, what_is_offered
-from live_restore.engines.openvino_quantise import int8_key, quantise
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.openvino.quantise import int8_key, quantise
+from live_restore.engines.tensorrt import card as tensorrt_card
 from live_restore.errors import EngineError, EngineUnavailable, ModelError, PairError
 from live_restore.launch import start_restore_process, stop_restore_process
 from live_restore.models.facts import FrozenRange, Normalisation

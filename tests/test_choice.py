@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from small_graphs import graph, image, net_graph, node, single
 
-from live_restore.engines.certificate import ANYTHING, Probe, Tolerance
-from live_restore.engines.certifier import Certifier
+from live_restore.engines.certificates.certificate import ANYTHING, Probe, Tolerance
+from live_restore.engines.certificates.certifier import Certifier
 from live_restore.engines.choice import choose
 from live_restore.engines.engine import open_engine, what_is_offered
 from live_restore.errors import EngineError, EngineUnavailable

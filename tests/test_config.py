@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from live_restore.acquire.acquisition import PlanFile
 from live_restore.config import HardwareConfig, Section, check, read_toml
-from live_restore.engines.tensorrt_recipe import Recipe
+from live_restore.engines.tensorrt.recipe import Recipe
 from live_restore.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "hardware_configs"

@@ -6,10 +6,10 @@ import pytest
 from onnx import TensorProto, helper
 from small_graphs import graph, image, net_graph, node, single
 
-from live_restore.engines.counts_graph import from_counts
 from live_restore.engines.engine import open_engine, what_is_offered
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.graphs.pooling import applying, measuring
 from live_restore.engines.network_engines import NetworkEngines
-from live_restore.engines.pooling import applying, measuring
 from live_restore.errors import EngineError, EngineMismatch, ModelError
 
 LOW, SPAN = 30_100.0, 60.0

@@ -6,10 +6,10 @@ from simulated_cuda import SimulatedCuda
 from simulated_tensorrt import SimulatedTensorRt, run_by_openvino, simulated_flavour
 from small_graphs import image, net_graph, single
 
-from live_restore.engines.cuda_batches import CudaBatches
-from live_restore.engines.cuda_calls import OutOfDeviceMemory
-from live_restore.engines.cuda_slot import Slot, Streams
-from live_restore.engines.tensorrt_plan import PlanRefused, TensorRtPlan
+from live_restore.engines.cuda.batches import CudaBatches
+from live_restore.engines.cuda.calls import OutOfDeviceMemory
+from live_restore.engines.cuda.slot import Slot, Streams
+from live_restore.engines.tensorrt.plan import PlanRefused, TensorRtPlan
 from live_restore.errors import EngineError, EngineMismatch
 
 CARE = net_graph("care", n_dim=2, first_filters=4)

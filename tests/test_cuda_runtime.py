@@ -9,17 +9,17 @@ import pytest
 from simulated_cuda import SimulatedCuda
 from small_graphs import net_graph, single
 
-from live_restore.engines import tensorrt_plan
-from live_restore.engines.cuda_calls import Cuda, OutOfDeviceMemory
+from live_restore.engines.cuda.calls import Cuda, OutOfDeviceMemory
 from live_restore.engines.engine import engine_status, open_engine, what_is_offered
-from live_restore.engines.tensorrt_build import PlanRequest, build_plan
-from live_restore.engines.tensorrt_flavour import installed_flavours
-from live_restore.engines.tensorrt_recipe import exactly, recipe_for
-from live_restore.engines.tensorrt_targets import target_named
+from live_restore.engines.tensorrt import plan as tensorrt_plan
+from live_restore.engines.tensorrt.build import PlanRequest, build_plan
+from live_restore.engines.tensorrt.flavour import installed_flavours
+from live_restore.engines.tensorrt.recipe import exactly, recipe_for
+from live_restore.engines.tensorrt.targets import target_named
 from live_restore.errors import EngineError, EngineUnavailable
 
 runtime = pytest.importorskip("cuda.bindings.runtime", reason="CUDA's Python is not installed: pip install cuda-python")
-from live_restore.engines import cuda_runtime  # noqa: E402 (it needs cuda-python)
+from live_restore.engines.cuda import runtime as cuda_runtime  # noqa: E402 (it needs cuda-python)
 
 CARE = net_graph("care", n_dim=2, first_filters=4)
 

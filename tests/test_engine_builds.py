@@ -11,12 +11,12 @@ from simulated_cuda import SimulatedCuda
 from simulated_tensorrt import SimulatedTensorRt, simulated_flavour
 from tiny_packages import write_smoothing_package
 
-from live_restore.engines import tensorrt_card
-from live_restore.engines.cache import EngineCache
-from live_restore.engines.counts_graph import from_counts
-from live_restore.engines.tensorrt_card import Card
-from live_restore.engines.tensorrt_plans import to_build
-from live_restore.engines.tensorrt_recipe import own_recipes_folder
+from live_restore.engines.cache.engine_cache import EngineCache
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.tensorrt import card as tensorrt_card
+from live_restore.engines.tensorrt.card import Card
+from live_restore.engines.tensorrt.plans import to_build
+from live_restore.engines.tensorrt.recipe import own_recipes_folder
 from live_restore.errors import EngineError
 from live_restore.models.package import open_package
 from live_restore.server import Server

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from live_restore.engines.cache import FILE, EngineCache, EngineKey
-from live_restore.engines.certificate import Certificate, Tolerance
-from live_restore.engines.machine_secret import FILE as SECRET_FILE
-from live_restore.engines.machine_secret import machine_secret
-from live_restore.engines.user_folders import cache_folder, config_folder
+from live_restore.engines.cache.engine_cache import FILE, EngineCache, EngineKey
+from live_restore.engines.cache.machine_secret import FILE as SECRET_FILE
+from live_restore.engines.cache.machine_secret import machine_secret
+from live_restore.engines.cache.user_folders import cache_folder, config_folder
+from live_restore.engines.certificates.certificate import Certificate, Tolerance
 from live_restore.errors import EngineError
 
 KEY = EngineKey(
@@ -177,7 +177,7 @@ def test_a_read_only_cache_is_still_read(cache):
 FULL_DISK = """
 import resource
 from pathlib import Path
-from live_restore.engines.cache import EngineCache, EngineKey
+from live_restore.engines.cache.engine_cache import EngineCache, EngineKey
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     EngineCache(Path({root!r}), b"s" * 32).store({key!r}, b"y" * 100_000)
@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(cache):
 WRITER = """
 import sys
 from pathlib import Path
-from live_restore.engines.cache import EngineCache, EngineKey
+from live_restore.engines.cache.engine_cache import EngineCache, EngineKey
 cache, key = EngineCache(Path(sys.argv[1]), b"s" * 32), {key!r}
 for i in range(60):
     cache.store(key, sys.argv[2].encode() * 50_000, name=sys.argv[2])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from small_graphs import image, net_graph
 
-from live_restore.engines.counts_graph import from_counts
 from live_restore.engines.engine import open_engine
+from live_restore.engines.graphs.counts_graph import from_counts
 from live_restore.errors import EngineError, EngineMismatch
 
 CARE = net_graph("care", n_dim=2, first_filters=4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from live_restore.engines.openvino_engine import the_core
+from live_restore.engines.openvino.engine import the_core
 from live_restore.models.nets import build_net
 from live_restore.models.nets.layers import Net
 from live_restore.models.onnx_export import OPSET, run_net, to_onnx

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from live_restore.engines.cache import EngineCache
-from live_restore.engines.certificate import Probe
-from live_restore.engines.counts_graph import from_counts
+from live_restore.engines.cache.engine_cache import EngineCache
+from live_restore.engines.certificates.certificate import Probe
 from live_restore.engines.engine import open_engine, what_is_offered
-from live_restore.engines.int8_layers import FeatureRange, Int8Layers, Int8Weights, from_bytes
-from live_restore.engines.int8_rounding import best_steps, rounded
-from live_restore.engines.openvino_engine import ov, the_core
-from live_restore.engines.openvino_int8 import eligible, feature_maps, load_layers, put_in
-from live_restore.engines.openvino_quantise import int8_key, quantise
-from live_restore.engines.openvino_sensitive import most_sensitive
-from live_restore.engines.openvino_upsampling import fold_upsampling
-from live_restore.engines.pooling import applying, measuring
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.graphs.pooling import applying, measuring
+from live_restore.engines.openvino.engine import ov, the_core
+from live_restore.engines.openvino.int8 import eligible, feature_maps, load_layers, put_in
+from live_restore.engines.openvino.int8_layers import FeatureRange, Int8Layers, Int8Weights, from_bytes
+from live_restore.engines.openvino.int8_rounding import best_steps, rounded
+from live_restore.engines.openvino.quantise import int8_key, quantise
+from live_restore.engines.openvino.sensitive import most_sensitive
+from live_restore.engines.openvino.upsampling import fold_upsampling
 from live_restore.errors import EngineError, EngineUnavailable
 from live_restore.models.nets import build_net
 from live_restore.models.onnx_export import to_onnx
@@ -284,7 +284,7 @@ def test_what_is_pooled_and_put_side_by_side_is_rounded_where_it_is_made():
 
 def test_nothing_of_this_is_loaded_for_other_precisions():
     code = (
-        "import sys, live_restore.engines.openvino_engine\n"
+        "import sys, live_restore.engines.openvino.engine\n"
         "assert not [m for m in sys.modules if 'quantise' in m or m in ('nncf', 'torch', 'onnx')], sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -5,8 +5,8 @@ import pytest
 from small_graphs import graph, image, net_graph, node
 
 from live_restore.engines.engine import open_engine
-from live_restore.engines.openvino_engine import ov, the_core
-from live_restore.engines.openvino_narrow import deal_out_pixels, fold_columns
+from live_restore.engines.openvino.engine import ov, the_core
+from live_restore.engines.openvino.narrow import deal_out_pixels, fold_columns
 
 
 def rewritten(onnx, *shape):

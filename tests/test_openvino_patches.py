@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from live_restore.engines.openvino_engine import OpenVinoEngine, ov, the_core
-from live_restore.engines.openvino_patches import compute_patches
+from live_restore.engines.openvino.engine import OpenVinoEngine, ov, the_core
+from live_restore.engines.openvino.patches import compute_patches
 from live_restore.models.nets import build_net
 from live_restore.models.onnx_export import run_net, to_onnx
 

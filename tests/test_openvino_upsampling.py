@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from live_restore.engines.openvino_engine import OpenVinoEngine, ov, the_core
-from live_restore.engines.openvino_upsampling import fold_upsampling
+from live_restore.engines.openvino.engine import OpenVinoEngine, ov, the_core
+from live_restore.engines.openvino.upsampling import fold_upsampling
 from live_restore.models.nets import build_net
 from live_restore.models.onnx_export import run_net, to_onnx
 

@@ -9,7 +9,7 @@ import torch
 from small_graphs import graph, image, net_graph, node, single
 
 from live_restore.engines.engine import open_engine
-from live_restore.engines.pooling import applying, measuring
+from live_restore.engines.graphs.pooling import applying, measuring
 from live_restore.errors import ModelError
 from live_restore.models.geometry.graph import measure_geometry
 from live_restore.models.nets import build_net

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from live_restore.engines.result_memory import ResultMemory
+from live_restore.engines.openvino.result_memory import ResultMemory
 
 SHAPE, DTYPE = (1, 1, 64, 48), np.dtype(np.float32)
 

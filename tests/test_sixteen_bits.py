@@ -9,12 +9,12 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 from small_graphs import graph, image, net_graph, node
 
-from live_restore.engines.byte_pairs import as_byte_pairs, from_byte_pairs
-from live_restore.engines.certificate import Probe, Tolerance, certify
-from live_restore.engines.counts_graph import from_counts
+from live_restore.engines.certificates.certificate import Probe, Tolerance, certify
 from live_restore.engines.engine import open_engine
-from live_restore.engines.pooling import applying, measuring
-from live_restore.engines.sixteen_bits import in_sixteen_bits
+from live_restore.engines.graphs.byte_pairs import as_byte_pairs, from_byte_pairs
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.graphs.pooling import applying, measuring
+from live_restore.engines.graphs.sixteen_bits import in_sixteen_bits
 from live_restore.errors import EngineError, ModelError
 from live_restore.models.foreign.importing import import_model
 

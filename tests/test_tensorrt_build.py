@@ -11,14 +11,14 @@ import onnx
 import pytest
 from small_graphs import graph, net_graph, node
 
-from live_restore.engines.cache import EngineCache
-from live_restore.engines.counts_graph import from_counts
-from live_restore.engines.onnx_file import read_onnx
-from live_restore.engines.pooling import applying, measuring
-from live_restore.engines.tensorrt_build import PlanRequest, build_plan, requests, tensorrt_graph, validity
-from live_restore.engines.tensorrt_flavour import flavour_for, installed_flavours, serves
-from live_restore.engines.tensorrt_recipe import Profile, exactly, recipe_for
-from live_restore.engines.tensorrt_targets import Target, target_named
+from live_restore.engines.cache.engine_cache import EngineCache
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.graphs.onnx_file import read_onnx
+from live_restore.engines.graphs.pooling import applying, measuring
+from live_restore.engines.tensorrt.build import PlanRequest, build_plan, requests, tensorrt_graph, validity
+from live_restore.engines.tensorrt.flavour import flavour_for, installed_flavours, serves
+from live_restore.engines.tensorrt.recipe import Profile, exactly, recipe_for
+from live_restore.engines.tensorrt.targets import Target, target_named
 from live_restore.errors import EngineError, EngineUnavailable
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install tensorrt-rtx")

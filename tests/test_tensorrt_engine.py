@@ -9,17 +9,18 @@ from simulated_cuda import SimulatedCuda
 from simulated_tensorrt import SimulatedTensorRt, run_by_openvino, simulated_flavour
 from small_graphs import graph, image, net_graph, node
 
-from live_restore.engines import tensorrt_engine, tensorrt_plans
-from live_restore.engines.cache import EngineCache
-from live_restore.engines.counts_graph import from_counts
+from live_restore.engines.cache.engine_cache import EngineCache
 from live_restore.engines.engine import open_engine, what_is_offered
-from live_restore.engines.tensorrt_build import PlanRequest, tensorrt_graph
-from live_restore.engines.tensorrt_card import Card
-from live_restore.engines.tensorrt_engine import TensorRtEngine
-from live_restore.engines.tensorrt_flavour import installed_flavours
-from live_restore.engines.tensorrt_plans import Plans
-from live_restore.engines.tensorrt_recipe import exactly, recipe_for
-from live_restore.engines.tensorrt_targets import target_named, target_of
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.tensorrt import engine as tensorrt_engine
+from live_restore.engines.tensorrt import plans as tensorrt_plans
+from live_restore.engines.tensorrt.build import PlanRequest, tensorrt_graph
+from live_restore.engines.tensorrt.card import Card
+from live_restore.engines.tensorrt.engine import TensorRtEngine
+from live_restore.engines.tensorrt.flavour import installed_flavours
+from live_restore.engines.tensorrt.plans import Plans
+from live_restore.engines.tensorrt.recipe import exactly, recipe_for
+from live_restore.engines.tensorrt.targets import target_named, target_of
 from live_restore.errors import EngineError, EngineMismatch, EngineUnavailable
 
 CARE = net_graph("care", n_dim=2, first_filters=4)
@@ -210,7 +211,7 @@ def test_without_a_plan_one_is_built_and_kept(tmp_path, monkeypatch):
         if not hasattr(building, name) and not name.startswith("_"):
             setattr(building, name, getattr(flavour.module, name))
     # what the builder asks of the runtime when it is done is asked of the real one
-    monkeypatch.setattr("live_restore.engines.tensorrt_build.validity", lambda *_: "not asked")
+    monkeypatch.setattr("live_restore.engines.tensorrt.build.validity", lambda *_: "not asked")
     batch = frame(1, 1, 64, 64), *RANGES
     with TensorRtEngine(COUNTS, "f16", card=card) as engine:
         first = engine.infer(*batch)[0]
@@ -249,7 +250,7 @@ def test_a_plan_that_cannot_be_used_is_built_again(tmp_path, built, caplog, how)
     if how == "changed since":
         path = card.cache.path(key)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-    caplog.set_level("INFO", "live_restore.engines.tensorrt_plans")
+    caplog.set_level("INFO", "live_restore.engines.tensorrt.plans")
     with TensorRtEngine(CARE, "f32", card=card) as engine:
         engine.infer(image(1, 1, 64, 64))
         engine.infer(image(1, 1, 32, 64))
@@ -267,7 +268,7 @@ def test_a_plan_of_another_card_is_not_run(tmp_path, built, caplog):
     card = simulated_card(tmp_path, CARE)
     key = request(card, CARE, "f32", (1, 1, 64, 64)).key
     card.cache.store(replace(key, device="NVIDIA H200", capability="9.0"), b"an old plan")
-    caplog.set_level("INFO", "live_restore.engines.tensorrt_plans")
+    caplog.set_level("INFO", "live_restore.engines.tensorrt.plans")
     with TensorRtEngine(CARE, "f32", card=card) as engine:
         engine.infer(image(1, 1, 64, 64))
     assert len(built) == 1

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from small_graphs import graph, net_graph, node
 
-from live_restore.engines import tensorrt_recipe
-from live_restore.engines.certificate import Tolerance
-from live_restore.engines.counts_graph import from_counts
-from live_restore.engines.pooling import applying, measuring
-from live_restore.engines.tensorrt_recipe import (
+from live_restore.engines.certificates.certificate import Tolerance
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.graphs.pooling import applying, measuring
+from live_restore.engines.tensorrt import recipe as tensorrt_recipe
+from live_restore.engines.tensorrt.recipe import (
     Profile,
     exactly,
     fits,
@@ -19,7 +19,7 @@ from live_restore.engines.tensorrt_recipe import (
     recipes_folder,
     shipped_recipes,
 )
-from live_restore.engines.tensorrt_targets import Target, generation_of, target_named
+from live_restore.engines.tensorrt.targets import Target, generation_of, target_named
 from live_restore.errors import ConfigError, EngineError, EngineUnavailable
 
 RECIPE = """
@@ -84,10 +84,10 @@ def test_what_comes_with_live_restore(recipe):
 
 def test_the_recipes_of_a_wheel_lie_within_the_package(tmp_path, monkeypatch):
     package = tmp_path / "live_restore"
-    (package / "engines").mkdir(parents=True)
+    (package / "engines" / "tensorrt").mkdir(parents=True)
     (package / "tensorrt_engines").mkdir()
     (package / "tensorrt_engines" / "mine.toml").write_text(RECIPE, encoding="utf-8")
-    monkeypatch.setattr(tensorrt_recipe, "__file__", str(package / "engines" / "tensorrt_recipe.py"))
+    monkeypatch.setattr(tensorrt_recipe, "__file__", str(package / "engines" / "tensorrt" / "recipe.py"))
     assert recipes_folder() == package / "tensorrt_engines"
     (package / "tensorrt_engines" / "mine.toml").unlink()
     with pytest.raises(EngineError, match=r"the build recipes are not in .*install live_restore again, or give one: --recipe"):

@@ -9,15 +9,16 @@ from simulated_cuda import SimulatedCuda
 from small_graphs import graph, image, net_graph, node
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from live_restore.engines import torch_cuda, torch_graph
-from live_restore.engines.counts_graph import from_counts
-from live_restore.engines.cuda_calls import Cuda, CudaDevice, OutOfDeviceMemory
+from live_restore.engines.cuda.calls import Cuda, CudaDevice, OutOfDeviceMemory
 from live_restore.engines.engine import open_engine, what_is_offered
-from live_restore.engines.onnx_file import read_onnx
-from live_restore.engines.pooling import applying, measuring
-from live_restore.engines.sixteen_bits import in_sixteen_bits
-from live_restore.engines.torch_cuda import TorchCuda
-from live_restore.engines.torch_engine import TorchEngine, on_card
+from live_restore.engines.graphs.counts_graph import from_counts
+from live_restore.engines.graphs.onnx_file import read_onnx
+from live_restore.engines.graphs.pooling import applying, measuring
+from live_restore.engines.graphs.sixteen_bits import in_sixteen_bits
+from live_restore.engines.torch import cuda as torch_cuda
+from live_restore.engines.torch import graph as torch_graph
+from live_restore.engines.torch.cuda import TorchCuda
+from live_restore.engines.torch.engine import TorchEngine, on_card
 from live_restore.errors import EngineError, EngineMismatch, EngineUnavailable
 
 CARE = net_graph("care", n_dim=2, first_filters=4)

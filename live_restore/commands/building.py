@@ -17,8 +17,8 @@ from live_restore.engines.engine import Precision
 
 if TYPE_CHECKING:
     from live_restore.build import Planned
-    from live_restore.engines.cache import EngineCache
-    from live_restore.engines.tensorrt_recipe import BuildPrecision
+    from live_restore.engines.cache.engine_cache import EngineCache
+    from live_restore.engines.tensorrt.recipe import BuildPrecision
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -81,7 +81,7 @@ def build(
       [bold]live-restore build tubulin.bioimageio --precision f32 --recipe my_shapes.toml[/]
       [bold]live-restore build --list[/]
     """
-    from live_restore.engines.cache import EngineCache
+    from live_restore.engines.cache.engine_cache import EngineCache
 
     cache = EngineCache()
     if show:
@@ -122,9 +122,9 @@ def _planned(
     packages: list[str], targets: list[str], precisions: "Sequence[BuildPrecision | None]", recipe: Path | None
 ) -> "list[Planned]":
     from live_restore.build import plans_for
-    from live_restore.engines.tensorrt_flavour import flavour_for
-    from live_restore.engines.tensorrt_recipe import read_recipe
-    from live_restore.engines.tensorrt_targets import target_named
+    from live_restore.engines.tensorrt.flavour import flavour_for
+    from live_restore.engines.tensorrt.recipe import read_recipe
+    from live_restore.engines.tensorrt.targets import target_named
     from live_restore.models.package import open_package
 
     flavour_for()  # without any TensorRT nothing else is worth a question
@@ -152,7 +152,7 @@ def _build(cache: "EngineCache", planned: "list[Planned]", fresh: bool) -> None:
 
 
 def _say_where_recipes_go(recipe: Path | None) -> None:
-    from live_restore.engines.tensorrt_recipe import own_recipes_folder
+    from live_restore.engines.tensorrt.recipe import own_recipes_folder
 
     folder = own_recipes_folder()
     if recipe is not None and recipe.resolve().parent != folder.resolve():

@@ -131,7 +131,7 @@ def models(_: Situation) -> list[Finding]:
 
 def _tried(name: str, package: "ModelPackage") -> Finding:
     from live_restore.certified import choose_for
-    from live_restore.engines.comparison import compare
+    from live_restore.engines.certificates.comparison import compare
     from live_restore.engines.engine import open_engine
 
     choice = choose_for(package)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import cast
 
-from live_restore.engines.certificate import Certificate, Tolerance
-from live_restore.engines.certifier import NO_NETWORK, Certifier
+from live_restore.engines.certificates.certificate import Certificate, Tolerance
+from live_restore.engines.certificates.certifier import NO_NETWORK, Certifier
 from live_restore.engines.engine import ENGINES, EngineSpec, Offer, Precision, what_is_offered
 from live_restore.errors import EngineError, EngineUnavailable
 
@@ -78,7 +78,7 @@ def choose(certifier: Certifier, kind: str = AUTO, precision: str = AUTO, tolera
         "auto": the fastest that this machine computes natively and that is within the tolerance.
     tolerance : Tolerance, optional
         Default: what the certificate says, as the engine's recipe has it.
-        `live_restore.engines.certificate.ANYTHING` takes what is asked for whatever its certificate says.
+        `live_restore.engines.certificates.certificate.ANYTHING` takes what is asked for whatever its certificate says.
 
     Returns
     -------

@@ -64,7 +64,7 @@ class Engine(Protocol):
         ----------
         *inputs : ndarray
             One per graph input, in the graph's order; the first is the batch (N, C, [Z,] Y, X). float32, or what the graph
-            says: uint16 where it takes camera counts (`live_restore.engines.counts_graph`).
+            says: uint16 where it takes camera counts (`live_restore.engines.graphs.counts_graph`).
 
         Returns
         -------
@@ -159,28 +159,28 @@ class EngineKind:
 ENGINES = (
     EngineKind(
         "openvino",
-        "live_restore.engines.openvino_engine",
+        "live_restore.engines.openvino.engine",
         "OpenVinoEngine",
         install="openvino",
         about="the embedded default: any x86-64 or Arm CPU, f32 and bf16",
     ),
     EngineKind(
         "tensorrt",
-        "live_restore.engines.tensorrt_engine",
+        "live_restore.engines.tensorrt.engine",
         "TensorRtEngine",
         install="live_restore[rtx]",
         about="an NVIDIA card, by TensorRT or TensorRT for RTX: f32, f16 and bf16",
     ),
     EngineKind(
         "torch",
-        "live_restore.engines.torch_engine",
+        "live_restore.engines.torch.engine",
         "TorchEngine",
         install="live_restore[train]",
         about="PyTorch, on a CUDA device if there is one, otherwise on the CPU",
     ),
     EngineKind(
         "torch-compiled",
-        "live_restore.engines.torch_engine",
+        "live_restore.engines.torch.engine",
         "CompiledTorchEngine",
         install="live_restore[train]",
         about="PyTorch through its compiler, on a CUDA device; every size is compiled once, which takes a minute",

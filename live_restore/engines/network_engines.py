@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from live_restore.engines.engine import Engine, open_engine
 
 if TYPE_CHECKING:
-    from live_restore.engines.counts_graph import ImageType
+    from live_restore.engines.graphs.counts_graph import ImageType
 
 
 class NetworkEngines:
@@ -51,20 +51,20 @@ class NetworkEngines:
         return self._opened("whole", f"whole {image} {rounded}", lambda onnx: _from_counts(onnx, image, rounded))
 
     def measuring(self, image: "ImageType") -> Engine:
-        """Open the variant ``(counts, weights, ...) -> (sums, counts)`` of `live_restore.engines.pooling`."""
+        """Open the variant ``(counts, weights, ...) -> (sums, counts)`` of `live_restore.engines.graphs.pooling`."""
 
         def variant(onnx: bytes) -> bytes:
-            from live_restore.engines.pooling import measuring
+            from live_restore.engines.graphs.pooling import measuring
 
             return _from_counts(measuring(onnx), image, rounded=False)
 
         return self._opened("pooled", f"measuring {image}", variant)
 
     def applying(self, image: "ImageType", rounded: bool = False) -> Engine:
-        """Open the variant ``(counts, weights, means, ...) -> (sums, counts)`` of `live_restore.engines.pooling`."""
+        """Open the variant ``(counts, weights, means, ...) -> (sums, counts)`` of `live_restore.engines.graphs.pooling`."""
 
         def variant(onnx: bytes) -> bytes:
-            from live_restore.engines.pooling import applying
+            from live_restore.engines.graphs.pooling import applying
 
             return _from_counts(applying(onnx), image, rounded)
 
@@ -95,6 +95,6 @@ class NetworkEngines:
 
 def _from_counts(onnx: bytes, image: "ImageType", rounded: bool) -> bytes:
     # loads onnx, which whoever only looks at engines does not need
-    from live_restore.engines.counts_graph import from_counts
+    from live_restore.engines.graphs.counts_graph import from_counts
 
     return from_counts(onnx, image, rounded)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from live_restore import __version__
-from live_restore.engines.certificate import Tolerance
+from live_restore.engines.certificates.certificate import Tolerance
 from live_restore.errors import ModelError, PairError
 from live_restore.evaluation.baselines import MOST_FOR_NLM, best_gaussian, best_non_local_means, middle
 from live_restore.evaluation.overlaid import Overlaid

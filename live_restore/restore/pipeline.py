@@ -38,10 +38,10 @@ def no_progress(done: int, total: int) -> None:
 class Graphs(Protocol):
     """The engines of one network: the plain graph, and two that share pooled statistics between tiles.
 
-    All take counts of the dtype asked for, and at the end the ranges in and out (`live_restore.engines.counts_graph`); they
-    give float32 counts, or where `rounded` a mean and uint16 counts. ``measuring(window, weights, ...) -> (means, output)`` and
-    ``applying(window, weights, means, ...) -> (means, output)`` are opened only for networks with global pooling, when an
-    image does not fit in one window.
+    All take counts of the dtype asked for, and at the end the ranges in and out (`live_restore.engines.graphs.counts_graph`);
+    they give float32 counts, or where `rounded` a mean and uint16 counts. ``measuring(window, weights, ...) -> (means,
+    output)`` and ``applying(window, weights, means, ...) -> (means, output)`` are opened only for networks with global
+    pooling, when an image does not fit in one window.
     """
 
     def whole(self, image: ImageType, rounded: bool = False) -> Engine:

@@ -38,7 +38,7 @@ def takes_minutes(choice: ModelChoice) -> bool:
     """
     if choice.engine not in (AUTO, _SLOW):
         return False
-    from live_restore.engines.tensorrt_card import this_card
+    from live_restore.engines.tensorrt.card import this_card
 
     try:
         card = this_card()
@@ -46,8 +46,8 @@ def takes_minutes(choice: ModelChoice) -> bool:
         return False
     if card.flavour.builds_without_card:
         return False
-    from live_restore.engines.counts_graph import from_counts
-    from live_restore.engines.tensorrt_plans import to_build
+    from live_restore.engines.graphs.counts_graph import from_counts
+    from live_restore.engines.tensorrt.plans import to_build
 
     try:
         return bool(to_build(from_counts(open_package(choice.package).onnx()), choice.precision, card))

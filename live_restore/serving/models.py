@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, cast, get_args
 
-from live_restore.engines.certificate import ANYTHING, Certificate, Tolerance
+from live_restore.engines.certificates.certificate import ANYTHING, Certificate, Tolerance
 from live_restore.errors import ModelError
 from live_restore.models.facts import ModelFacts
 from live_restore.models.package import open_package

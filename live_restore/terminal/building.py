@@ -13,7 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from live_restore.build import Built
-    from live_restore.engines.cache import CacheEntry
+    from live_restore.engines.cache.engine_cache import CacheEntry
 
 _STEPS = 1000
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from live_restore.engines.certificate import Certificate
+from live_restore.engines.certificates.certificate import Certificate
 
 if TYPE_CHECKING:
     from live_restore.certified import Offered

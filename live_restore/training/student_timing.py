@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from live_restore.engines.certificate import ANYTHING, USUAL, Tolerance
+from live_restore.engines.certificates.certificate import ANYTHING, USUAL, Tolerance
 from live_restore.intensity import measure_percentiles
 from live_restore.models.facts import Architecture, ModelFacts, Normalisation, Provenance
 from live_restore.models.onnx_export import run_net

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from live_restore.engines.onnx_file import OnnxFile, read_onnx
+from live_restore.engines.graphs.onnx_file import OnnxFile, read_onnx
 from live_restore.errors import ModelError
 
 INPUT, OUTPUT = "input", "output"

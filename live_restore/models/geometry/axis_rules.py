@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from live_restore.engines.onnx_file import Node
+from live_restore.engines.graphs.onnx_file import Node
 from live_restore.models.geometry.reach import (
     Axis,
     Feature,

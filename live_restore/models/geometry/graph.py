@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from live_restore.engines.onnx_file import Node, OnnxFile, read_onnx
+from live_restore.engines.graphs.onnx_file import Node, OnnxFile, read_onnx
 from live_restore.errors import ModelError
 from live_restore.models.facts import Geometry
 from live_restore.models.geometry.operation_rules import POINTWISE, RULES

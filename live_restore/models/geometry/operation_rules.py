@@ -7,7 +7,7 @@ cannot be measured, and is named in the error.
 from collections.abc import Callable
 from typing import Any
 
-from live_restore.engines.onnx_file import Node
+from live_restore.engines.graphs.onnx_file import Node
 from live_restore.models.geometry import axis_rules as axes
 from live_restore.models.geometry import window_rules as windows
 from live_restore.models.geometry.reach import Value

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from live_restore.engines.onnx_file import Node
+from live_restore.engines.graphs.onnx_file import Node
 
 Array = NDArray[Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from live_restore.engines.onnx_file import Node
+from live_restore.engines.graphs.onnx_file import Node
 from live_restore.models.geometry.reach import MOST_STEP, Feature, Part, Value, as_feature, plain_axis, space_of
 from live_restore.models.geometry.shape_arithmetic import integers
 

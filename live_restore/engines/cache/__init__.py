@@ -1,0 +1,1 @@
+"""What this machine built, sealed, and where it lies."""

@@ -1,0 +1,1 @@
+"""The CPU, by OpenVINO: graphs rewritten, int8, results without fresh pages."""
