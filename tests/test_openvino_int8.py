@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -96,6 +97,29 @@ def test_the_convolutions_really_run_in_whole_numbers():
     request.infer([image])
     ran = [row.exec_type for row in request.get_profiling_info() if "Convolution" in row.node_type]
     assert sum(kind.upper().endswith("I8") for kind in ran) >= NETS["CARE 2D"][3]
+
+
+def test_what_attention_scales_is_rounded_too():
+    onnx, _, image = network("RCAN 3D")
+    layers = kept("RCAN 3D")
+    assert len(layers.scaled) == 2 and all(name.endswith("conv_1/Conv/WithoutBiases") for name in layers.scaled)
+    model = the_core().read_model(onnx)
+    put_in(ov, model, layers)
+    means = [node for node in model.get_ordered_ops() if node.get_type_name() == "ReduceMean"]
+    assert [node.input_value(0).get_node().get_type_name() for node in means] == ["FakeQuantize"] * 2
+    whole, plain = (run_of(layers.scaled if each else {}, image) for each in (True, False))
+    assert 0 < error(whole, plain) < 0.01
+    left_out = the_core().read_model(onnx)
+    put_in(ov, left_out, replace(layers, weights={}))  # what stays in floating-point numbers is scaled as it is
+    assert not [node for node in left_out.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+
+
+def run_of(scaled, image):
+    model = the_core().read_model(network("RCAN 3D")[0])
+    put_in(ov, model, replace(from_bytes(layers_of("RCAN 3D")), scaled=scaled))
+    request = the_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    request.infer([image])
+    return request.get_output_tensor(0).data.copy()
 
 
 def test_layers_serve_counts_and_both_passes_over_tiles():
@@ -199,7 +223,7 @@ def test_layers_that_do_not_fit_the_graph_are_refused():
 
 def test_layers_pack_into_the_same_bytes_and_back():
     weights = Int8Weights(np.ones((2, 3, 3, 3), np.int8), np.ones((2, 1, 1, 1), np.float32), np.zeros(2, np.float32))
-    layers = Int8Layers({"a": FeatureRange(np.ones(3, np.float32), True)}, {"b": weights}, "how")
+    layers = Int8Layers({"a": FeatureRange(np.ones(3, np.float32), True)}, {"b": weights}, {}, "how")
     again = from_bytes(layers.to_bytes())
     assert again.to_bytes() == layers.to_bytes()
     assert again.ranges["a"].signed and again.words == "how"

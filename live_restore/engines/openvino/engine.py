@@ -20,6 +20,7 @@ import numpy as np
 
 from live_restore.engines.batches import GraphInput, Shapes, check_shapes, fit, last_line, misfit
 from live_restore.engines.engine import Array, Batch, EngineSpec, Offer, Precision
+from live_restore.engines.openvino.axes import planes_along_y
 from live_restore.engines.openvino.int8 import load_layers, put_in
 from live_restore.engines.openvino.narrow import deal_out_pixels, fold_columns
 from live_restore.engines.openvino.patches import compute_patches
@@ -161,6 +162,7 @@ class OpenVinoEngine:
             model.reshape({port: ov.PartialShape(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
         except RuntimeError as refused:
             raise misfit("openvino", shapes, refused) from refused
+        planes_along_y(ov, model)
         fold_columns(ov, model)
         compute_patches(ov, model)
         try:

@@ -2,8 +2,9 @@
 
 Receives a graph of floating-point numbers and `Int8Layers` that were made for its weights; rewrites the graph. Feature maps
 are rounded to 256 levels, channel by channel, where they are made (there the rounding costs nothing), kernels are int8;
-sums are exact. What has no layer stays as it is: first and last layers, attention, skips and scaling. It does not know how
-the layers were found: `live_restore.engines.openvino.quantise` does that, once, when a network is built.
+sums are exact. What attention scales is rounded too: half the bytes to read twice. What has no layer stays as it is: first and
+last layers, skips and scaling. It does not know how the layers were found: `live_restore.engines.openvino.quantise` does
+that, once, when a network is built.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from live_restore.errors import EngineError, EngineUnavailable
 
 FLAVOUR = "openvino-int8"
 CURE = "live-restore build PACKAGE --precision int8"
-_FORMAT = "1"
+_FORMAT = "2"
 _CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 
 # 1x1 convolutions and those of an image's one channel cost little; rounding what they take or give costs most.
@@ -98,6 +99,27 @@ def channels_of(conv: Any) -> tuple[int, int]:
     return (shape[1], shape[0]) if conv.get_type_name() == "Convolution" else (shape[0], shape[1])
 
 
+def scaled_by_attention(model: Any) -> dict[str, Any]:
+    """Find what channel attention averages and then scales: results of convolutions that are worth whole numbers.
+
+    Parameters
+    ----------
+    model : openvino.Model
+        Not one of the two passes over tiles, which average elsewhere.
+
+    Returns
+    -------
+    dict
+        The operation that gives the result, bias included, by the name of its convolution.
+    """
+    convs = {conv.get_friendly_name() for conv in eligible(model)}
+    found = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "ReduceMean" and (name := _added_to(node.input_value(0).get_node())) in convs:
+            found[name] = node.input_value(0).get_node()
+    return found
+
+
 def feature_maps(convs: list[Any]) -> dict[str, FeatureMap]:
     """Find the feature maps that convolutions take, before poolings and concatenations, which work on whole numbers as well.
 
@@ -147,6 +169,9 @@ def put_in(ov: Any, model: Any, layers: Int8Layers) -> None:
     features = feature_maps(convs)
     for feature in features.values():
         _round_feature(ov, feature, range_of(feature.output.get_node(), layers.ranges))
+    for node in model.get_ordered_ops():
+        if (name := _added_to(node)) in layers.scaled and name in layers.weights:
+            _round_scaled(ov, node, layers.scaled[name])
     for conv in convs:
         _replace_kernel(ov, conv, layers.weights[conv.get_friendly_name()])
     model.validate_nodes_and_infer_types()
@@ -170,14 +195,41 @@ def range_of(node: Any, ranges: Mapping[str, FeatureRange]) -> FeatureRange:
 
 def _round_feature(ov: Any, feature: FeatureMap, found: FeatureRange) -> None:
     """Round one feature map to 256 levels and hand it on in units of its largest value, channel by channel."""
-    n_axes = len(feature.output.get_partial_shape())
-    lowest = -128 / 127 if found.signed else 0.0
-    most = found.channels.reshape(1, -1, *(1,) * (n_axes - 2)).astype(np.float32)
-    ends = [np.full((1,) * n_axes, end, np.float32) for end in (lowest, 1)]
-    limits = [most * np.float32(lowest), most, *ends]
-    rounded = ov.opset13.fake_quantize(feature.output, *(ov.opset13.constant(limit) for limit in limits), 256)
+    limits = _limits(found, len(feature.output.get_partial_shape()))
+    ones = [np.full_like(limit[:, :1], end) for limit, end in zip(limits, (_lowest(found), 1), strict=True)]
+    rounded = _rounded(ov, feature.output, *limits, *ones)
     for port in feature.ports:
-        port.replace_source_output(rounded.output(0))
+        port.replace_source_output(rounded)
+
+
+def _round_scaled(ov: Any, node: Any, found: FeatureRange) -> None:
+    """Round a result to 256 levels, channel by channel, and hand it on as large as it was."""
+    limits = _limits(found, len(node.get_output_partial_shape(0)))
+    takers = list(node.output(0).get_target_inputs())
+    rounded = _rounded(ov, node.output(0), *limits, *limits)
+    for taker in takers:
+        taker.replace_source_output(rounded)
+
+
+def _rounded(ov: Any, output: Any, *limits: NDArray[np.float32]) -> Any:
+    return ov.opset13.fake_quantize(output, *(ov.opset13.constant(limit) for limit in limits), 256).output(0)
+
+
+def _limits(found: FeatureRange, n_axes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    most = found.channels.reshape(1, -1, *(1,) * (n_axes - 2)).astype(np.float32)
+    return most * np.float32(_lowest(found)), most
+
+
+def _lowest(found: FeatureRange) -> float:
+    return -128 / 127 if found.signed else 0.0
+
+
+def _added_to(node: Any) -> str:
+    """Name the convolution that an operation adds a bias to; nothing if it is something else."""
+    if node.get_type_name() != "Add":
+        return ""
+    before = node.input_value(0).get_node()
+    return str(before.get_friendly_name()) if before.get_type_name() in _CONVOLUTIONS else ""
 
 
 def _replace_kernel(ov: Any, conv: Any, weights: Int8Weights) -> None:

@@ -8,7 +8,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from live_restore.errors import EngineError
 
-_FORMAT = 1
+_FORMAT = 2
 _FORMAT_NAME = "live_restore int8 layers"
 
 
@@ -65,12 +65,15 @@ class Int8Layers:
         By the name of the operation that makes the feature map.
     weights : dict of Int8Weights
         By the name of the convolution; convolutions that are missing stay as they are.
+    scaled : dict of FeatureRange
+        Of what attention scales: by the name of the convolution that gives it.
     words : str
         How it was made, for people.
     """
 
     ranges: Mapping[str, FeatureRange]
     weights: Mapping[str, Int8Weights]
+    scaled: Mapping[str, FeatureRange] = field(default_factory=dict)
     words: str = ""
 
     def to_bytes(self) -> bytes:
@@ -80,10 +83,13 @@ class Int8Layers:
             arrays[f"range_{place}"] = found.channels
         for place, layer in enumerate(self.weights.values()):
             arrays |= {f"kernel_{place}": layer.kernel, f"steps_{place}": layer.steps, f"bias_{place}": layer.bias}
+        for place, found in enumerate(self.scaled.values()):
+            arrays[f"scaled_{place}"] = found.channels
         said = {
             "format": [_FORMAT_NAME, _FORMAT],
             "ranges": [[name, found.signed] for name, found in self.ranges.items()],
             "weights": list(self.weights),
+            "scaled": [[name, found.signed] for name, found in self.scaled.items()],
             "words": self.words,
         }
         arrays["said"] = np.frombuffer(json.dumps(said).encode(), np.uint8)
@@ -105,15 +111,15 @@ def from_bytes(content: bytes) -> Int8Layers:
             said = json.loads(arrays["said"].tobytes())
             if said["format"] != [_FORMAT_NAME, _FORMAT]:
                 raise EngineError(f"these int8 layers have the format {said['format']}; build them again")
-            ranges = {
-                name: FeatureRange(arrays[f"range_{place}"], bool(signed))
-                for place, (name, signed) in enumerate(said["ranges"])
-            }
+            ranges, scaled = (
+                {name: FeatureRange(arrays[f"{kind}_{place}"], bool(signed)) for place, (name, signed) in enumerate(listed)}
+                for kind, listed in (("range", said["ranges"]), ("scaled", said["scaled"]))
+            )
             weights = {
                 name: Int8Weights(arrays[f"kernel_{place}"], arrays[f"steps_{place}"], arrays[f"bias_{place}"])
                 for place, name in enumerate(said["weights"])
             }
-            return Int8Layers(ranges, weights, str(said["words"]))
+            return Int8Layers(ranges, weights, scaled, str(said["words"]))
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as damaged:
         raise EngineError(
             f"these {len(content)} bytes are no int8 layers, or damaged ones ({damaged}); build them again"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from live_restore.engines.cache.engine_cache import EngineKey
 from live_restore.engines.certificates.certificate import Probe
 from live_restore.engines.openvino.engine import ov, the_core
-from live_restore.engines.openvino.int8 import eligible, feature_maps, key_of, parts_of, scales_of
+from live_restore.engines.openvino.int8 import eligible, feature_maps, key_of, parts_of, scaled_by_attention, scales_of
 from live_restore.engines.openvino.int8_layers import FeatureRange, Int8Layers, Int8Weights
 from live_restore.engines.openvino.int8_rounding import LEVELS, best_steps, rounded
 from live_restore.engines.openvino.sensitive import most_sensitive
@@ -84,13 +84,18 @@ def quantise(onnx: bytes, probes: Sequence[Probe], limit: float | None = None) -
     names = {conv.get_friendly_name() for conv in convs}
     ranges = _ranges(convs, names, seen)
     weights = {conv.get_friendly_name(): _weights(conv, scales_of(conv, names, ranges), seen) for conv in convs}
-    left = most_sensitive(model, Int8Layers(ranges, weights), probes[:_TRIED], limit)
+    scaled = {
+        name: FeatureRange(_largest(np.concatenate(seen[node.get_friendly_name()].values, 1), True), True)
+        for name, node in scaled_by_attention(model).items()
+    }
+    left = most_sensitive(model, Int8Layers(ranges, weights, scaled), probes[:_TRIED], limit)
     kept = {name: layer for name, layer in weights.items() if name not in left}
     if not kept:
         raise EngineError(
             f"whole numbers cost this network too much in every one of its {len(weights)} convolutions; use --precision bf16"
         )
-    return Int8Layers(ranges, kept, f"{len(kept)} of {len(weights)} convolutions, {len(probes)} images").to_bytes()
+    words = f"{len(kept)} of {len(weights)} convolutions, {len(probes)} images"
+    return Int8Layers(ranges, kept, scaled, words).to_bytes()
 
 
 def int8_key(onnx: bytes) -> EngineKey:
@@ -108,6 +113,7 @@ def folded(onnx: bytes) -> Any:
 def _look(model: Any, convs: list[Any], probes: Sequence[Probe]) -> dict[str, _Seen]:
     """Run the images, and keep of every tensor what is needed of it."""
     windows: dict[str, set[tuple[int, ...]]] = {name: set() for name in feature_maps(convs)}
+    windows |= {node.get_friendly_name(): set() for node in scaled_by_attention(model).values()}
     for conv in convs:
         windows.setdefault(_before(conv), set()).add(_window(conv))
     request = _watching(model, list(windows))

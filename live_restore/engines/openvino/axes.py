@@ -1,0 +1,90 @@
+"""Volumes with their planes along Y in place of Z: the same numbers, sooner, since fewer bytes lie between neighbours.
+
+Receives an OpenVINO graph of fixed sizes and rewrites it. A kernel of three planes meets three of (Y, X), which for 32
+channels of 128 x 128 pixels are 1.5 MB and leave the cache of a core before they are met again; three of (Z, X) are not a
+sixth of that where a stack has few planes. So Z and Y change places: the image is transposed at the door, one channel, and
+so is every kernel. It does not know which network this is, and leaves alone what it does not understand.
+"""
+
+from typing import Any
+
+import numpy as np
+
+_N_AXES = 5
+_SWAPPED = (0, 1, 3, 2, 4)
+# Less is not worth it: twice as many rows as planes save nothing that can be measured.
+_TIMES_LONGER = 4
+_SIDES = ("strides", "dilations", "pads_begin", "pads_end", "kernel", "output_padding")
+# What treats all axes of the image alike.
+_ALIKE = {
+    "Add", "Broadcast", "Concat", "Constant", "Convert", "Convolution", "ConvolutionBackpropData", "Divide", "FakeQuantize",
+    "Gather", "MaxPool", "Multiply", "Parameter", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Result", "ShapeOf", "Sigmoid",
+    "Subtract",
+}  # fmt: skip
+
+
+def planes_along_y(ov: Any, model: Any) -> bool:
+    """Rewrite a graph for stacks that have fewer planes than rows, if every operation of it is understood.
+
+    Parameters
+    ----------
+    ov : module
+        openvino.
+    model : openvino.Model
+        With fixed sizes; changed in place.
+
+    Returns
+    -------
+    bool
+        Whether it was rewritten.
+    """
+    nodes = model.get_ordered_ops()
+    if not _is_flat(model.inputs[0]) or not all(_treats_alike(node) for node in nodes):
+        return False
+    for node in nodes:
+        if _n_axes(node) == _N_AXES and node.get_type_name() == "Constant":
+            kernel = ov.opset13.constant(np.ascontiguousarray(node.data.transpose(_SWAPPED)))
+            kernel.set_friendly_name(node.get_friendly_name())
+            _replace(node.output(0), kernel)
+        elif _n_axes(node) == _N_AXES and node.get_type_name() == "Parameter":
+            _replace(node.output(0), ov.opset13.transpose(node, np.array(_SWAPPED)))
+    model.validate_nodes_and_infer_types()
+    for result in model.get_results():
+        if _n_axes(result) == _N_AXES:
+            port = result.input(0)
+            port.replace_source_output(ov.opset13.transpose(port.get_source_output(), np.array(_SWAPPED)).output(0))
+    model.validate_nodes_and_infer_types()
+    return True
+
+
+def _is_flat(image: Any) -> bool:
+    shape = image.get_partial_shape()
+    return bool(len(shape) == _N_AXES and shape.is_static and shape.to_shape()[3] >= _TIMES_LONGER * shape.to_shape()[2])
+
+
+def _treats_alike(node: Any) -> bool:
+    kind = node.get_type_name()
+    if kind not in _ALIKE:
+        return False
+    said = node.get_attributes()
+    if any(len(sides) > 1 and sides[0] != sides[1] for name in _SIDES if (sides := said.get(name))):
+        return False
+    if kind == "Concat":
+        return bool(_n_axes(node) != _N_AXES or said["axis"] == 1)
+    if kind == "Reshape":
+        return bool(_n_axes(node) != _N_AXES or max(list(node.get_output_shape(0))[2:]) == 1)
+    if kind in ("ReduceMean", "ReduceSum") and _n_axes(node) == _N_AXES:
+        axes = node.input_value(1).get_node()
+        return bool(axes.get_type_name() == "Constant" and {2, 3} <= {int(axis) % _N_AXES for axis in axes.data.ravel()})
+    return True
+
+
+def _n_axes(node: Any) -> int:
+    source = node.input_value(0) if node.get_type_name() == "Result" else node.output(0)
+    return len(source.get_partial_shape())
+
+
+def _replace(output: Any, made: Any) -> None:
+    for taker in list(output.get_target_inputs()):
+        if taker.get_node().get_friendly_name() != made.get_friendly_name():
+            taker.replace_source_output(made.output(0))
