@@ -17,7 +17,18 @@ from rich.markup import escape
 
 from live_restore import __version__
 from live_restore.arguments import byte_size, check_figure, package_path, split_model
-from live_restore.commands import benching, building, calibration, certifying, distilling, learning, live, training
+from live_restore.commands import (
+    acquiring,
+    benching,
+    building,
+    calibration,
+    certifying,
+    demo,
+    distilling,
+    learning,
+    serving,
+    training,
+)
 from live_restore.errors import LiveRestoreError
 from live_restore.terminal.offline import Bars, print_engines, print_facts, print_models, print_outcomes
 
@@ -36,7 +47,7 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-for commands in (live, calibration, training, distilling, learning, certifying, building, benching):
+for commands in (demo, serving, acquiring, calibration, training, distilling, learning, certifying, building, benching):
     commands.add_to(app)
 
 # Rows of a before/after figure: more do not fit on a page.

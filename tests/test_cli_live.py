@@ -13,7 +13,7 @@ from rich.console import Console
 from tiny_packages import write_smoothing_package
 
 from live_restore.acquire.hook import RestoreHook
-from live_restore.commands import live
+from live_restore.commands import serving
 from live_restore.launch import start_restore_process, stop_restore_process
 from live_restore.server import ServeOptions, serve
 from live_restore.serving.models import ModelChoice
@@ -220,11 +220,11 @@ def test_serve_says_by_what_every_model_is_served_and_why(tmp_path, monkeypatch,
         raise Ready
 
     monkeypatch.setenv("LIVE_RESTORE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(live, "err", Console(stderr=True, width=400))
+    monkeypatch.setattr(serving, "err", Console(stderr=True, width=400))
     package = write_smoothing_package(tmp_path / "smoothing")
     choice = ModelChoice("*", package.path, engine="openvino", precision="f32")
     options = ServeOptions(address="tcp://127.0.0.1:0", models=(choice,), records=tmp_path)
     with pytest.raises(Ready):
-        serve(options, ready=ready, loaded=live._say_loaded)
+        serve(options, ready=ready, loaded=serving._say_loaded)
     said = capsys.readouterr().err
     assert "model smoothing 3x3 for every other channel on openvino" in said and "f32" in said and "as asked for" in said

@@ -1,18 +1,19 @@
-"""The command ``live-restore bench``: what every network costs here, beside others, and whether an experiment will keep up.
+"""The command ``live-restore bench``: what every network and the live path cost here, and whether an experiment keeps up.
 
 Receives what the user typed; hands on sizes, engines and peers, and shows how far the measuring is. Everything is imported when
 the command is called. How errors become sentences is in `live_restore.cli`.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from live_restore.arguments import byte_size, package_path, split_model
 from live_restore.commands.default_command import DefaultCommandGroup
-from live_restore.commands.live import bench
 from live_restore.terminal.offline import Bars
 
 out = Console(highlight=False)
@@ -22,10 +23,11 @@ _COMPARED, _PLANNED, _GROWING = "Side by side", "Before an experiment", "How the
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add this command to the group ``bench``, as the one that is meant where none is named."""
-    bench.info.cls = DefaultCommandGroup
-    bench.info.no_args_is_help = False
+    """Add the group ``bench``; where no command is named, networks are meant."""
+    bench = typer.Typer(help="Measure what it costs on this machine.", cls=DefaultCommandGroup)
+    bench.command("live")(bench_live)
     bench.command(DefaultCommandGroup.default)(bench_networks)
+    app.add_typer(bench, name="bench")
 
 
 def bench_networks(
@@ -230,3 +232,31 @@ def _turns(asked: int | None) -> Any:
     from live_restore.bench.timing import Turns
 
     return Turns() if asked is None else Turns(warm_up=min(2, asked), least=asked, most=asked)
+
+
+def bench_live(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the figures as JSON.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A tenth of the frames: to see that it works, not to be quoted.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="raw, hook, latency, deepcad, fps, wire or trust. Repeat it.")
+    ] = None,
+    student: Annotated[
+        Path | None, typer.Option(help="Package for fps. [dim]default: a small CARE network with random weights[/]")
+    ] = None,
+) -> None:
+    """Measure the live path: is raw safe, what does the hook cost, how long until a volume is back.
+
+    Takes about ten minutes. Everything that is compared runs in turn, in the same run.
+    """
+    from live_restore.bench.live import measure_live
+
+    def say(sentence: str) -> None:
+        err.print(f"[dim]{escape(sentence)}[/]")
+
+    measured = measure_live(quick=quick, only=tuple(only or ()), say=say, student=student)
+    print(measured.as_markdown())
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(measured.as_json(), indent=1), encoding="utf-8")

@@ -6,15 +6,24 @@ How errors become sentences is in `live_restore.cli`.
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from live_restore.arguments import package_path
-
-if TYPE_CHECKING:
-    from live_restore.restore.noise import CameraNoise
+from live_restore.commands.training_options import (
+    CameraFrom,
+    Fresh,
+    HeldOut,
+    NoCheck,
+    Overwrite,
+    Position,
+    Seed,
+    camera_from,
+    pair_words,
+    said,
+)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -55,30 +64,19 @@ def distill(
     engine: Annotated[str, typer.Option(help="By which engine the student is to be served.")] = "auto",
     precision: Annotated[str, typer.Option(help="f32, bf16, f16, int8 or auto.")] = "auto",
     channel: Annotated[str | None, typer.Option(help="Learn from this channel only. [dim]default: all[/]")] = None,
-    held_out: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Positions to judge by: a name, 06*, or 067..079. Repeat it. [dim]default: as in the pair log, or a fifth[/]"
-        ),
-    ] = None,
+    held_out: HeldOut = None,
     held_out_from: Annotated[
         list[Path] | None, typer.Option(help="Folders of pairs to judge by; then all --pairs are learned from. Repeat it.")
     ] = None,
-    position: Annotated[
-        str | None, typer.Option(help="Regular expression whose one group is the position in a name, e.g. '^([0-9]+)_'.")
-    ] = None,
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Learn from all pairs; otherwise bad ones of other origin are left out.")
-    ] = False,
-    config: Annotated[
-        Path | None, typer.Option(help="Hardware configuration, for the camera. [dim]default: what the pair log says[/]")
-    ] = None,
+    position: Position = None,
+    no_check: NoCheck = False,
+    config: CameraFrom = None,
     name: Annotated[str | None, typer.Option(help="Of the student. [dim]default: that of the package[/]")] = None,
     threads: Annotated[int | None, typer.Option(help="Of training. [dim]default: the physical cores[/]", min=1)] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
-    seed: Annotated[int | None, typer.Option(help="Of weights and patches.", min=0)] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, even if an interrupted training could go on.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a package of this name.")] = False,
+    seed: Seed = None,
+    fresh: Fresh = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a small network from a large one, so quick that it keeps to a time on this machine.
 
@@ -104,15 +102,13 @@ def distill(
         images=images or (),
         weight=weight,
         words={
-            "pairs": _said(
-                channel=channel, position=position, held_out=tuple(held_out or ()) or None, check=False if no_check else None
-            ),
-            "fit": _said(seed=seed),
+            "pairs": pair_words(channel, position, held_out, no_check),
+            "fit": said(seed=seed),
         },
         minutes=MINUTES if minutes is None else minutes,
         steps=steps,
         held_out_from=held_out_from or (),
-        camera=_camera(config),
+        camera=camera_from(config),
         device=device,
         threads=threads,
         fresh=fresh,
@@ -142,15 +138,3 @@ def volume_shape(text: str) -> tuple[int, int, int]:
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"--size '{text}' is no size; write YxX or ZxYxX, for example 512x512 or 16x256x256")
     return shape
-
-
-def _camera(config: Path | None) -> "CameraNoise | None":
-    from live_restore.config import HardwareConfig
-    from live_restore.configured import camera_noise
-
-    return camera_noise(HardwareConfig.from_file(config).camera) if config else None
-
-
-def _said(**words: Any) -> dict[str, Any]:
-    """Keep what was said."""
-    return {name: value for name, value in words.items() if value is not None}

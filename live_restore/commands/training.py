@@ -13,10 +13,21 @@ import typer
 from rich.console import Console
 
 from live_restore.arguments import package_path
+from live_restore.commands.training_options import (
+    CameraFrom,
+    Fresh,
+    HeldOut,
+    NoCheck,
+    Overwrite,
+    Position,
+    Seed,
+    camera_from,
+    pair_words,
+    rig_of,
+    said,
+)
 
 if TYPE_CHECKING:
-    from live_restore.config import HardwareConfig
-    from live_restore.restore.noise import CameraNoise
     from live_restore.training.options import Kind, TrainingOptions
     from live_restore.training.presets import Preset
 
@@ -64,21 +75,12 @@ def train(
     members: Annotated[
         int | None, typer.Option(help="Train so many networks; the package gives their mean and how far they disagree.", min=1)
     ] = None,
-    held_out: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Positions to judge by: a name, 06*, or 067..079. Repeat it. [dim]default: as in the pair log, or a fifth[/]"
-        ),
-    ] = None,
+    held_out: HeldOut = None,
     held_out_from: Annotated[
         list[Path] | None, typer.Option(help="Folders of pairs to judge by; then all PAIRS are learned from. Repeat it.")
     ] = None,
-    position: Annotated[
-        str | None, typer.Option(help="Regular expression whose one group is the position in a name, e.g. '^([0-9]+)_'.")
-    ] = None,
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Learn from all pairs; otherwise bad ones of other origin are left out.")
-    ] = False,
+    position: Position = None,
+    no_check: NoCheck = False,
     simulate: Annotated[
         bool,
         typer.Option("--high-light-only", help="PAIRS hold high-light images only: low light is simulated (see \\[simulate])."),
@@ -87,15 +89,13 @@ def train(
         str | None,
         typer.Option(help="With --high-light-only: photons in the brightest pixels, FROM,TO. [dim]default: 4,100[/]"),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Hardware configuration, for the camera. [dim]default: what the pair log says[/]")
-    ] = None,
+    config: CameraFrom = None,
     name: Annotated[str | None, typer.Option(help="Of the model. [dim]default: that of the package[/]")] = None,
     threads: Annotated[int | None, typer.Option(help="[dim]default: the physical cores[/]", min=1)] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    seed: Annotated[int | None, typer.Option(help="Of weights and patches.", min=0)] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, even if an interrupted training could go on.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a package of this name.")] = False,
+    seed: Seed = None,
+    fresh: Fresh = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train CARE or RCAN on pairs of low and high-light images; ends with a model package and a report.
 
@@ -114,10 +114,8 @@ def train(
     from live_restore.training.train import train as carry_out
 
     words: dict[str, dict[str, Any]] = {
-        "pairs": _said(
-            channel=channel, position=position, held_out=tuple(held_out or ()) or None, check=False if no_check else None
-        ),
-        "fit": _said(members=members, seed=seed),
+        "pairs": pair_words(channel, position, held_out, no_check),
+        "fit": said(members=members, seed=seed),
     }
     if simulate:
         words["simulate"] = _simulated(photons, config)
@@ -135,7 +133,7 @@ def train(
         options=chosen,
         held_out_from=held_out_from or (),
         start=begun,
-        camera=_camera(config),
+        camera=camera_from(config),
         device=device,
         threads=threads,
         fresh=fresh,
@@ -197,27 +195,9 @@ def _simulated(photons: str | None, config: Path | None) -> dict[str, Any]:
         except ValueError:
             raise ValueError(f"--photons {photons!r} is not FROM,TO; write two numbers, e.g. 4,60") from None
         words["photons"] = (smallest, largest)
-    rig = _rig(config)
+    rig = rig_of(config)
     if rig is not None and rig.camera is not None:
         camera = rig.camera
         words |= {name: getattr(camera, name) for name in ("offset_adu", "gain_adu_per_e", "read_noise_e")}
-        words |= _said(quantum_efficiency=camera.quantum_efficiency)
+        words |= said(quantum_efficiency=camera.quantum_efficiency)
     return words
-
-
-def _camera(config: Path | None) -> "CameraNoise | None":
-    from live_restore.configured import camera_noise
-
-    rig = _rig(config)
-    return camera_noise(rig.camera) if rig else None
-
-
-def _rig(config: Path | None) -> "HardwareConfig | None":
-    from live_restore.config import HardwareConfig
-
-    return HardwareConfig.from_file(config) if config else None
-
-
-def _said(**words: Any) -> dict[str, Any]:
-    """Keep what was said."""
-    return {name: value for name, value in words.items() if value is not None}

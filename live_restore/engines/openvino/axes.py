@@ -6,6 +6,7 @@ sixth of that where a stack has few planes. So Z and Y change places: the image 
 so is every kernel. It does not know which network this is, and leaves alone what it does not understand.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ _SWAPPED = (0, 1, 3, 2, 4)
 # Less is not worth it: twice as many rows as planes save nothing that can be measured.
 _TIMES_LONGER = 4
 _SIDES = ("strides", "dilations", "pads_begin", "pads_end", "kernel", "output_padding")
-# What treats all axes of the image alike.
+# What treats all axes of an image alike, and what makes one number per channel.
 _ALIKE = {
-    "Add", "Broadcast", "Concat", "Constant", "Convert", "Convolution", "ConvolutionBackpropData", "Divide", "FakeQuantize",
-    "Gather", "MaxPool", "Multiply", "Parameter", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Result", "ShapeOf", "Sigmoid",
-    "Subtract",
+    "Add", "Constant", "Convert", "Convolution", "ConvolutionBackpropData", "Divide", "FakeQuantize", "MaxPool",
+    "Multiply", "Parameter", "Relu", "Result", "ShapeOf", "Sigmoid", "SoftPlus", "Subtract",
 }  # fmt: skip
+_OF_ONE_PIXEL = {"Broadcast", "Gather", "Reshape", "Unsqueeze"}
 
 
 def planes_along_y(ov: Any, model: Any) -> bool:
@@ -64,19 +65,23 @@ def _is_flat(image: Any) -> bool:
 
 def _treats_alike(node: Any) -> bool:
     kind = node.get_type_name()
-    if kind not in _ALIKE:
-        return False
-    said = node.get_attributes()
-    if any(len(sides) > 1 and sides[0] != sides[1] for name in _SIDES if (sides := said.get(name))):
-        return False
+    if all(len(port.get_partial_shape()) != _N_AXES for port in (*node.inputs(), *node.outputs())):
+        return True  # no image
+    if kind in _OF_ONE_PIXEL:
+        return all(max(list(port.get_shape())[2:], default=1) == 1 for port in node.outputs())
     if kind == "Concat":
-        return bool(_n_axes(node) != _N_AXES or said["axis"] == 1)
-    if kind == "Reshape":
-        return bool(_n_axes(node) != _N_AXES or max(list(node.get_output_shape(0))[2:]) == 1)
-    if kind in ("ReduceMean", "ReduceSum") and _n_axes(node) == _N_AXES:
-        axes = node.input_value(1).get_node()
-        return bool(axes.get_type_name() == "Constant" and {2, 3} <= {int(axis) % _N_AXES for axis in axes.data.ravel()})
-    return True
+        return bool(node.get_attributes()["axis"] == 1)
+    if kind in ("ReduceMean", "ReduceSum"):
+        return _is_over_both(node.input_value(1).get_node())
+    return kind in _ALIKE and _has_equal_sides(node.get_attributes())
+
+
+def _is_over_both(axes: Any) -> bool:
+    return bool(axes.get_type_name() == "Constant" and {2, 3} <= {int(axis) % _N_AXES for axis in axes.data.ravel()})
+
+
+def _has_equal_sides(said: Mapping[str, Any]) -> bool:
+    return all(len(sides) == 1 or sides[0] == sides[1] for name in _SIDES if (sides := said.get(name)))
 
 
 def _n_axes(node: Any) -> int:
