@@ -19,7 +19,7 @@ from live_restore.engines.openvino.int8 import eligible, feature_maps, load_laye
 from live_restore.engines.openvino.int8_layers import FeatureRange, Int8Layers, Int8Weights, from_bytes
 from live_restore.engines.openvino.int8_rounding import best_steps, rounded
 from live_restore.engines.openvino.quantise import int8_key, quantise
-from live_restore.engines.openvino.sensitive import most_sensitive
+from live_restore.engines.openvino.sensitive import affordable
 from live_restore.engines.openvino.upsampling import fold_upsampling
 from live_restore.errors import EngineError, EngineUnavailable
 from live_restore.models.nets import build_net
@@ -168,11 +168,14 @@ def test_what_is_too_sensitive_stays_in_floating_point_numbers():
     probes, everything = probes[:1], from_bytes(layers_of("RCAN 3D"))
     model = the_core().read_model(onnx)
     fold_upsampling(ov, model)
-    assert most_sensitive(model, everything, probes, 1.0) == []
-    worst = most_sensitive(model, everything, probes, 1e-12)
-    assert sorted(worst) == sorted(everything.weights)
-    alone = [error_of(model, everything, name, image) for name in (worst[0], worst[-1])]
-    assert alone[0] > alone[1]
+    assert affordable(model, everything, probes, 1.0) is everything
+    assert not affordable(model, everything, probes, 1e-12).weights
+    alone = {name: error_of(model, everything, name, image) for name in everything.weights}
+    best = min(alone.values())
+    few = affordable(model, everything, probes, 3 * best)
+    assert 0 < len(few.weights) < len(everything.weights) and not few.scaled
+    assert list(few.weights) == [name for name in everything.weights if name in few.weights]
+    assert max(alone, key=alone.__getitem__) not in few.weights
     with pytest.raises(EngineError, match="cost this network too much in every one of its 7 convolutions"):
         quantise(onnx, probes, 1e-12)
 

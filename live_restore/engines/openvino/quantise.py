@@ -7,7 +7,7 @@ what is left of it on average goes into the bias. It does not know whether the r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -20,7 +20,7 @@ from live_restore.engines.openvino.engine import ov, the_core
 from live_restore.engines.openvino.int8 import eligible, feature_maps, key_of, parts_of, scaled_by_attention, scales_of
 from live_restore.engines.openvino.int8_layers import FeatureRange, Int8Layers, Int8Weights
 from live_restore.engines.openvino.int8_rounding import LEVELS, best_steps, rounded
-from live_restore.engines.openvino.sensitive import most_sensitive
+from live_restore.engines.openvino.sensitive import affordable
 from live_restore.engines.openvino.upsampling import fold_upsampling
 from live_restore.errors import EngineError
 
@@ -88,14 +88,13 @@ def quantise(onnx: bytes, probes: Sequence[Probe], limit: float | None = None) -
         name: FeatureRange(_largest(np.concatenate(seen[node.get_friendly_name()].values, 1), True), True)
         for name, node in scaled_by_attention(model).items()
     }
-    left = most_sensitive(model, Int8Layers(ranges, weights, scaled), probes[:_TRIED], limit)
-    kept = {name: layer for name, layer in weights.items() if name not in left}
-    if not kept:
+    kept = affordable(model, Int8Layers(ranges, weights, scaled), probes[:_TRIED], limit)
+    if not kept.weights:
         raise EngineError(
             f"whole numbers cost this network too much in every one of its {len(weights)} convolutions; use --precision bf16"
         )
-    words = f"{len(kept)} of {len(weights)} convolutions, {len(probes)} images"
-    return Int8Layers(ranges, kept, scaled, words).to_bytes()
+    words = f"{len(kept.weights)} of {len(weights)} convolutions, {len(probes)} images"
+    return replace(kept, words=words).to_bytes()
 
 
 def int8_key(onnx: bytes) -> EngineKey:

@@ -1,6 +1,6 @@
 """Which convolutions lose most by whole numbers: each is tried alone, and the worst stay in floating-point numbers.
 
-Receives a graph, its int8 layers and images; hands on the names of the convolutions that are better left out. In a U-Net
+Receives a graph, its int8 layers and images; hands on the layers that these images can bear. In a U-Net
 usually none is: its skip carries the image. In an RCAN the convolution that closes a group carries everything, and the few
 of them make most of the error. It does not know how layers are found, nor how fast they are.
 """
@@ -23,10 +23,11 @@ _LOSS_DB, _ERROR = 0.012, 6e-3
 _WITHOUT_TRUTH = 1.7e-3
 
 
-def most_sensitive(model: Any, layers: Int8Layers, probes: Sequence[Probe], limit: float | None = None) -> list[str]:
-    """Name the convolutions to leave out so that the rest stays affordable.
+def affordable(model: Any, layers: Int8Layers, probes: Sequence[Probe], limit: float | None = None) -> Int8Layers:
+    """Leave out of the layers what costs too much.
 
-    Every convolution is tried alone; then they are left out, worst first, until what remains is measured to be affordable.
+    First what attention scales is left as it is, which spares least time. Then every convolution is tried alone, and they are
+    left out, worst first, until what remains is measured to be affordable.
 
     Parameters
     ----------
@@ -41,37 +42,31 @@ def most_sensitive(model: Any, layers: Int8Layers, probes: Sequence[Probe], limi
 
     Returns
     -------
-    list of str
-        Worst first; none if all of them together are affordable.
+    Int8Layers
+        Without any convolution where even a single one costs too much.
     """
     expected = _results(model, probes)
 
-    def is_affordable(left: list[str]) -> bool:
-        return _is_affordable(*_cost(_with(model, _without(layers, left)), expected, probes), limit)
+    def cost(tried: Int8Layers) -> tuple[float, float | None]:
+        return _cost(_with(model, tried), expected, probes)
 
-    if is_affordable([]):
-        return []
-    alone = {name: _cost(_with(model, _only(layers, name)), expected, probes)[0] for name in layers.weights}
-    left: list[str] = []
-    for name in sorted(alone, key=lambda each: -alone[each]):
-        left.append(name)
-        if is_affordable(left):
-            break
-    return left
+    for tried in (layers, replace(layers, scaled={})):
+        if _is_affordable(*cost(tried), limit):
+            return tried
+    alone = {name: cost(replace(tried, weights={name: layer}))[0] for name, layer in layers.weights.items()}
+    kept = dict(sorted(layers.weights.items(), key=lambda each: alone[each[0]]))
+    while kept:
+        kept.popitem()  # the worst
+        in_order = {name: layer for name, layer in layers.weights.items() if name in kept}
+        if kept and _is_affordable(*cost(replace(tried, weights=in_order)), limit):
+            return replace(tried, weights=in_order)
+    return replace(tried, weights={})
 
 
 def _is_affordable(error: float, loss_db: float | None, limit: float | None) -> bool:
     if limit is not None:
         return error <= limit
     return error <= _WITHOUT_TRUTH if loss_db is None else loss_db <= _LOSS_DB and error <= _ERROR
-
-
-def _without(layers: Int8Layers, names: Sequence[str]) -> Int8Layers:
-    return replace(layers, weights={name: layer for name, layer in layers.weights.items() if name not in names})
-
-
-def _only(layers: Int8Layers, name: str) -> Int8Layers:
-    return replace(layers, weights={name: layers.weights[name]})
 
 
 def _with(model: Any, layers: Int8Layers) -> Any:
