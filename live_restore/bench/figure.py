@@ -265,14 +265,19 @@ def _draw_growth(axes: "Axes", points: Sequence[Point], values: Sequence[float |
     axes.set_xticks(places, [_short(place) for place in places])
     axes.minorticks_off()
     low, high = min([*measured, *expected]), max([*measured, *expected])
-    axes.set_ylim(low / 1.4, high * (high / low) ** 0.25 * 1.25)
+    air = (high / low) ** 0.2 * 1.25
+    axes.set_ylim(low / air, high * air)
     plain_ticks(axes.yaxis, *axes.get_ylim())
-    for place, value, point in zip(places, measured, points, strict=True):
+    rises = measured[-1] >= measured[0]
+    for number, (place, value, point) in enumerate(zip(places, measured, points, strict=True)):
         text = f"{value:.3g}" if value < 100 else f"{value:.0f}"
         if of_time and point.of_expected is not None:
             text += f"\n({point.of_expected:.2f})"
-        axes.annotate(text, (place, value), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7, color=INK)
-    axes.margins(x=0.18)
+        above = number % 2 == 0  # in turn on either side of the line, where it is not
+        offset, va = ((0, 5), "bottom") if above else ((0, -5), "top")
+        ha = "right" if above == rises else "left"
+        axes.annotate(text, (place, value), xytext=offset, textcoords="offset points", ha=ha, va=va, fontsize=7, color=INK)
+    axes.margins(x=0.25)
     axes.grid(color=MUTED, alpha=0.15, lw=0.6)
 
 
