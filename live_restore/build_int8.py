@@ -4,7 +4,7 @@ Receives a package and perhaps pairs of low and high-light images; hands on what
 Packages, images and the cache meet here. It does not know how layers are found, nor how they are run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,7 +46,12 @@ class BuiltInt8:
     path: Path
 
 
-def build_int8(package: ModelPackage, pairs: Sequence[Path] = (), cache: EngineCache | None = None) -> BuiltInt8:
+def build_int8(
+    package: ModelPackage,
+    pairs: Sequence[Path] = (),
+    cache: EngineCache | None = None,
+    tell: Callable[[str], None] = lambda words: None,
+) -> BuiltInt8:
     """Find the int8 layers of a package, keep them and certify them.
 
     Parameters
@@ -57,6 +62,8 @@ def build_int8(package: ModelPackage, pairs: Sequence[Path] = (), cache: EngineC
         one of the real images that the package carries.
     cache : EngineCache, optional
         Default: the user's.
+    tell : callable (words)
+        Told what is being done.
 
     Raises
     ------
@@ -76,9 +83,10 @@ def build_int8(package: ModelPackage, pairs: Sequence[Path] = (), cache: EngineC
 
     images = _images(package, pairs)
     graph = from_counts(package.onnx())
-    layers = quantise(graph, probes_for(package, _middle(images)))
+    layers = quantise(graph, probes_for(package, _middle(images)), tell=tell)
     cache = EngineCache() if cache is None else cache
     path = cache.store(int8_key(graph), layers, name=package.name)
+    tell("certifying")
     certificate = certifier_of(package, cache=cache).certificate(ENGINE, "int8")
     if certificate is None:
         raise EngineError(f"the int8 layers of '{package.name}' could not be certified; build them with --pairs FOLDER")

@@ -5,6 +5,7 @@ heavy is imported when the command is called. How errors become sentences is in 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -16,6 +17,8 @@ from live_restore.arguments import package_path
 from live_restore.engines.engine import Precision
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from live_restore.build import Planned
     from live_restore.engines.cache.engine_cache import EngineCache
     from live_restore.engines.tensorrt.recipe import BuildPrecision
@@ -72,7 +75,7 @@ def build(
     that is named after the build.
 
     For the CPU, --precision int8 finds the layers of a network in whole numbers, on real images, and certifies them: as fast as
-    twice bf16 where the CPU has VNNI. That takes a minute, and no engine does it by itself.
+    twice bf16 where the CPU has VNNI. That takes one to four minutes, and no engine does it by itself.
 
     Examples:
       [bold]live-restore build tubulin.bioimageio[/]
@@ -111,11 +114,16 @@ def _build_int8(cache: "EngineCache", packages: list[str], pairs: list[Path]) ->
 
     for name in packages:
         package = open_package(package_path(name))
-        with err.status(f"finding the int8 layers of {escape(package.name)}"):
-            built = build_int8(package, pairs, cache)
+        finding = f"finding the int8 layers of {escape(package.name)}"
+        with err.status(finding) as status:
+            built = build_int8(package, pairs, cache, partial(_tell, status, finding))
         refusal = built.certificate.refusal
         taken = f"[yellow]auto does not take it: {escape(refusal)}[/]" if refusal else "auto takes it"
         out.print(f"[bold]{escape(package.name)}[/], int8: {escape(built.words)}; {built.certificate.sentence}; {taken}")
+
+
+def _tell(status: "Status", about: str, words: str) -> None:
+    status.update(f"{about}: {escape(words)}")
 
 
 def _planned(

@@ -20,7 +20,7 @@ from live_restore.engines.openvino.engine import ov, the_core
 from live_restore.engines.openvino.int8 import eligible, feature_maps, key_of, parts_of, scaled_by_attention, scales_of
 from live_restore.engines.openvino.int8_layers import FeatureRange, Int8Layers, Int8Weights
 from live_restore.engines.openvino.int8_rounding import LEVELS, best_steps, rounded
-from live_restore.engines.openvino.sensitive import affordable
+from live_restore.engines.openvino.sensitive import Tell, affordable
 from live_restore.engines.openvino.upsampling import fold_upsampling
 from live_restore.errors import EngineError
 
@@ -50,7 +50,7 @@ class _Seen:
     samples: dict[tuple[int, ...], int] = field(default_factory=dict)
 
 
-def quantise(onnx: bytes, probes: Sequence[Probe], limit: float | None = None) -> bytes:
+def quantise(onnx: bytes, probes: Sequence[Probe], limit: float | None = None, tell: Tell = lambda words: None) -> bytes:
     """Find the int8 layers of a network.
 
     Parameters
@@ -63,6 +63,8 @@ def quantise(onnx: bytes, probes: Sequence[Probe], limit: float | None = None) -
     limit : float, optional
         Rms error of the result, of its range, that all layers together may cause; as many convolutions as that takes stay in
         floating-point numbers. Default: what costs 0.012 dB on these images.
+    tell : callable (words)
+        Told what is being done.
 
     Returns
     -------
@@ -83,12 +85,15 @@ def quantise(onnx: bytes, probes: Sequence[Probe], limit: float | None = None) -
     seen = _look(model, convs, probes)
     names = {conv.get_friendly_name() for conv in convs}
     ranges = _ranges(convs, names, seen)
-    weights = {conv.get_friendly_name(): _weights(conv, scales_of(conv, names, ranges), seen) for conv in convs}
+    weights: dict[str, Int8Weights] = {}
+    for conv in convs:
+        tell(f"rounding convolution {len(weights) + 1} of {len(convs)}")
+        weights[conv.get_friendly_name()] = _weights(conv, scales_of(conv, names, ranges), seen)
     scaled = {
         name: FeatureRange(_largest(np.concatenate(seen[node.get_friendly_name()].values, 1), True), True)
         for name, node in scaled_by_attention(model).items()
     }
-    kept = affordable(model, Int8Layers(ranges, weights, scaled), probes[:_TRIED], limit)
+    kept = affordable(model, Int8Layers(ranges, weights, scaled), probes[:_TRIED], limit, tell)
     if not kept.weights:
         raise EngineError(
             f"whole numbers cost this network too much in every one of its {len(weights)} convolutions; use --precision bf16"

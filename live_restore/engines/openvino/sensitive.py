@@ -5,7 +5,7 @@ usually none is: its skip carries the image. In an RCAN the convolution that clo
 of them make most of the error. It does not know how layers are found, nor how fast they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +17,17 @@ from live_restore.engines.openvino.engine import ov, the_core
 from live_restore.engines.openvino.int8 import put_in
 from live_restore.engines.openvino.int8_layers import Int8Layers
 
+Tell = Callable[[str], None]
+
 # What all int8 layers together may cost, about six tenths of what a certificate allows on other images: PSNR where the truth
 # is known, the error in any case. Where nobody knows the truth, the error that costs as much at 30 dB.
 _LOSS_DB, _ERROR = 0.012, 6e-3
 _WITHOUT_TRUTH = 1.7e-3
 
 
-def affordable(model: Any, layers: Int8Layers, probes: Sequence[Probe], limit: float | None = None) -> Int8Layers:
+def affordable(
+    model: Any, layers: Int8Layers, probes: Sequence[Probe], limit: float | None = None, tell: Tell = lambda words: None
+) -> Int8Layers:
     """Leave out of the layers what costs too much.
 
     First what attention scales is left as it is, which spares least time. Then every convolution is tried alone, and they are
@@ -39,6 +43,8 @@ def affordable(model: Any, layers: Int8Layers, probes: Sequence[Probe], limit: f
     limit : float, optional
         Rms error, of the range of the float32 result. Default: 0.012 dB and 6e-3 on these images, or 1.7e-3 where nobody knows
         the truth.
+    tell : callable (words)
+        Told what is being tried.
 
     Returns
     -------
@@ -50,13 +56,18 @@ def affordable(model: Any, layers: Int8Layers, probes: Sequence[Probe], limit: f
     def cost(tried: Int8Layers) -> tuple[float, float | None]:
         return _cost(_with(model, tried), expected, probes)
 
+    tell("all of it together")
     for tried in (layers, replace(layers, scaled={})):
         if _is_affordable(*cost(tried), limit):
             return tried
-    alone = {name: cost(replace(tried, weights={name: layer}))[0] for name, layer in layers.weights.items()}
+    alone: dict[str, float] = {}
+    for name, layer in layers.weights.items():
+        tell(f"convolution {len(alone) + 1} of {len(layers.weights)} alone")
+        alone[name] = cost(replace(tried, weights={name: layer}))[0]
     kept = dict(sorted(layers.weights.items(), key=lambda each: alone[each[0]]))
     while kept:
         kept.popitem()  # the worst
+        tell(f"the best {len(kept)} of {len(layers.weights)} convolutions together")
         in_order = {name: layer for name, layer in layers.weights.items() if name in kept}
         if kept and _is_affordable(*cost(replace(tried, weights=in_order)), limit):
             return replace(tried, weights=in_order)
