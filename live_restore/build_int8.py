@@ -7,13 +7,14 @@ Packages, images and the cache meet here. It does not know how layers are found,
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from live_restore.certified import certifier_of, probes_for
 from live_restore.engines.cache.engine_cache import EngineCache
-from live_restore.engines.certificates.certificate import Certificate
+from live_restore.engines.certificates.certificate import Certificate, Probe
 from live_restore.engines.engine import what_is_offered
 from live_restore.engines.graphs.counts_graph import from_counts
 from live_restore.errors import EngineError, EngineUnavailable
@@ -21,6 +22,9 @@ from live_restore.evaluation.real_crops import real_crops
 from live_restore.models.package import ModelPackage
 from live_restore.models.real_images import RealImages
 from live_restore.records.pairs import read_pairs
+
+if TYPE_CHECKING:
+    from live_restore.engines.openvino.sensitive import Budget
 
 ENGINE = "openvino"
 # Pixels along Y and X.
@@ -47,12 +51,9 @@ class BuiltInt8:
 
 
 def build_int8(
-    package: ModelPackage,
-    pairs: Sequence[Path] = (),
-    cache: EngineCache | None = None,
-    tell: Callable[[str], None] = lambda words: None,
+    package: ModelPackage, pairs: Sequence[Path] = (), tell: Callable[[str], None] = lambda words: None
 ) -> BuiltInt8:
-    """Find the int8 layers of a package, keep them and certify them.
+    """Find the int8 layers of a package, keep them in the user's cache and certify them.
 
     Parameters
     ----------
@@ -60,8 +61,6 @@ def build_int8(
     pairs : sequence of Path
         Folders of pairs whose low-light images the layers are found on; parts of at most 8 are taken. Default: every other
         one of the real images that the package carries.
-    cache : EngineCache, optional
-        Default: the user's.
     tell : callable (words)
         Told what is being done.
 
@@ -77,20 +76,28 @@ def build_int8(
     offer = what_is_offered(ENGINE)
     if "int8" not in offer.precisions:
         raise EngineUnavailable(f"{offer.device} has no int8 arithmetic; use --precision {' or '.join(offer.precisions)}")
-    # the engine and the words load openvino, which the question above did already
+    from live_restore.engines.openvino.sensitive import Budget  # loads openvino, which the question above did already
+
+    probes = probes_for(package, _middle(_images(package, pairs)))
+    built = _built(package, probes, Budget(), tell)
+    if not built.certificate.passes:  # its images bear less than those that the layers were found on
+        built = _built(package, probes, Budget(loss_db=0.005, error=4e-3, error_without_truth=1e-3), tell)
+    return built if pairs else replace(built, words=f"{built.words} of the package")
+
+
+def _built(package: ModelPackage, probes: Sequence[Probe], budget: "Budget", tell: Callable[[str], None]) -> BuiltInt8:
+    """Find layers, keep them, and certify them."""
     from live_restore.engines.openvino.int8_layers import from_bytes
     from live_restore.engines.openvino.quantise import int8_key, quantise
 
-    images = _images(package, pairs)
     graph = from_counts(package.onnx())
-    layers = quantise(graph, probes_for(package, _middle(images)), tell=tell)
-    cache = EngineCache() if cache is None else cache
-    path = cache.store(int8_key(graph), layers, name=package.name)
+    layers = quantise(graph, probes, budget, tell)
+    path = EngineCache().store(int8_key(graph), layers, name=package.name)
     tell("certifying")
-    certificate = certifier_of(package, cache=cache).certificate(ENGINE, "int8")
+    certificate = certifier_of(package).certificate(ENGINE, "int8")
     if certificate is None:
         raise EngineError(f"the int8 layers of '{package.name}' could not be certified; build them with --pairs FOLDER")
-    return BuiltInt8(f"{from_bytes(layers).words}{'' if pairs else ' of the package'}", certificate, path)
+    return BuiltInt8(from_bytes(layers).words, certificate, path)
 
 
 def _middle(images: RealImages) -> RealImages:

@@ -1,6 +1,7 @@
 """A package gets its int8 layers: found on images, kept, certified, and taken by "auto" if they are good enough."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from live_restore.build_int8 import build_int8
 from live_restore.certified import choose_for
 from live_restore.cli import app
 from live_restore.engines.cache.engine_cache import EngineCache
+from live_restore.engines.certificates.certifier import Certifier
 from live_restore.engines.engine import what_is_offered
 from live_restore.errors import EngineError
 from live_restore.models.package import open_package
@@ -72,3 +74,17 @@ def test_several_channels_are_refused(tmp_path):
     two = write_smoothing_package(tmp_path / "two", channels=2)
     with pytest.raises(EngineError, match="takes 2 channels and gives 2; int8 layers are found for networks of one channel"):
         build_int8(two)
+
+
+def test_what_its_certificate_refuses_is_tried_again_with_less(demo, monkeypatch):
+    given, measured = [], Certifier.certificate
+
+    def certificate(self, engine, precision):
+        given.append(measured(self, engine, precision))
+        return replace(given[-1], psnr_loss_db=1.0) if len(given) == 1 else given[-1]
+
+    monkeypatch.setattr(Certifier, "certificate", certificate)
+    said = []
+    built = build_int8(demo, tell=said.append)
+    assert said.count("certifying") == 2 and built.certificate is given[1]
+    assert given[1].relative_error < given[0].relative_error

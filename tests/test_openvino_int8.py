@@ -19,7 +19,7 @@ from live_restore.engines.openvino.int8 import eligible, feature_maps, load_laye
 from live_restore.engines.openvino.int8_layers import FeatureRange, Int8Layers, Int8Weights, from_bytes
 from live_restore.engines.openvino.int8_rounding import best_steps, rounded
 from live_restore.engines.openvino.quantise import int8_key, quantise
-from live_restore.engines.openvino.sensitive import affordable
+from live_restore.engines.openvino.sensitive import affordable, only_error
 from live_restore.engines.openvino.upsampling import fold_upsampling
 from live_restore.errors import EngineError, EngineUnavailable
 from live_restore.models.nets import build_net
@@ -59,7 +59,7 @@ def network(name):
 def layers_of(name):
     """All convolutions of a network in whole numbers; as bytes."""
     onnx, probes, _ = network(name)
-    return quantise(onnx, probes, limit=1.0)
+    return quantise(onnx, probes, only_error(1.0))
 
 
 def kept(name):
@@ -142,7 +142,7 @@ def test_layers_found_on_counts_serve_the_plain_graph():
     onnx, probes, image = network("CARE 2D")
     span = np.array([[0.0], [1.0]], np.float32)
     graph = from_counts(onnx, "float32")
-    layers = quantise(graph, [Probe((*probe.inputs, span, span)) for probe in probes], 1.0)
+    layers = quantise(graph, [Probe((*probe.inputs, span, span)) for probe in probes], only_error(1.0))
     assert int8_key(graph) == int8_key(onnx)
     EngineCache().store(int8_key(onnx), layers)
     assert error(run(onnx, "int8", image), run(onnx, "f32", image)) < 0.01
@@ -168,16 +168,16 @@ def test_what_is_too_sensitive_stays_in_floating_point_numbers():
     probes, everything = probes[:1], from_bytes(layers_of("RCAN 3D"))
     model = the_core().read_model(onnx)
     fold_upsampling(ov, model)
-    assert affordable(model, everything, probes, 1.0) is everything
-    assert not affordable(model, everything, probes, 1e-12).weights
+    assert affordable(model, everything, probes, only_error(1.0)) is everything
+    assert not affordable(model, everything, probes, only_error(1e-12)).weights
     alone = {name: error_of(model, everything, name, image) for name in everything.weights}
     best = min(alone.values())
-    few = affordable(model, everything, probes, 3 * best)
+    few = affordable(model, everything, probes, only_error(3 * best))
     assert 0 < len(few.weights) < len(everything.weights) and not few.scaled
     assert list(few.weights) == [name for name in everything.weights if name in few.weights]
     assert max(alone, key=alone.__getitem__) not in few.weights
     with pytest.raises(EngineError, match="cost this network too much in every one of its 7 convolutions"):
-        quantise(onnx, probes, 1e-12)
+        quantise(onnx, probes, only_error(1e-12))
 
 
 def error_of(model, layers, name, image):
@@ -298,7 +298,7 @@ def test_what_is_pooled_and_put_side_by_side_is_rounded_where_it_is_made():
     assert [conv.get_friendly_name() for conv in convs] == ["first", "second"]
     assert sorted(feature_maps(convs)) == ["bright", "input"]
     image = np.concatenate([smooth((32, 32), seed) for seed in range(8)], 1)
-    packed = quantise(onnx, [Probe((image,))], limit=1.0)
+    packed = quantise(onnx, [Probe((image,))], only_error(1.0))
     EngineCache().store(int8_key(onnx), packed)
     layers = from_bytes(packed)
     # one of them is signed, so both are

@@ -102,13 +102,13 @@ def build(
     # what cannot be planned is refused before anything is built
     planned = _planned(packages, targets or ["this"], on_cards or [None], recipe) if on_cards or not wanted else None
     if "int8" in wanted:
-        _build_int8(cache, packages, pairs or [])
+        _build_int8(packages, pairs or [])
     if planned is not None:
         _build(cache, planned, fresh)
         _say_where_recipes_go(recipe)
 
 
-def _build_int8(cache: "EngineCache", packages: list[str], pairs: list[Path]) -> None:
+def _build_int8(packages: list[str], pairs: list[Path]) -> None:
     from live_restore.build_int8 import build_int8
     from live_restore.models.package import open_package
 
@@ -116,7 +116,7 @@ def _build_int8(cache: "EngineCache", packages: list[str], pairs: list[Path]) ->
         package = open_package(package_path(name))
         finding = f"finding the int8 layers of {escape(package.name)}"
         with err.status(finding) as status:
-            built = build_int8(package, pairs, cache, partial(_tell, status, finding))
+            built = build_int8(package, pairs, partial(_tell, status, finding))
         refusal = built.certificate.refusal
         taken = f"[yellow]auto does not take it: {escape(refusal)}[/]" if refusal else "auto takes it"
         out.print(f"[bold]{escape(package.name)}[/], int8: {escape(built.words)}; {built.certificate.sentence}; {taken}")

@@ -20,7 +20,7 @@ from live_restore.engines.openvino.engine import ov, the_core
 from live_restore.engines.openvino.int8 import eligible, feature_maps, key_of, parts_of, scaled_by_attention, scales_of
 from live_restore.engines.openvino.int8_layers import FeatureRange, Int8Layers, Int8Weights
 from live_restore.engines.openvino.int8_rounding import LEVELS, best_steps, rounded
-from live_restore.engines.openvino.sensitive import Tell, affordable
+from live_restore.engines.openvino.sensitive import Budget, Tell, affordable
 from live_restore.engines.openvino.upsampling import fold_upsampling
 from live_restore.errors import EngineError
 
@@ -50,7 +50,7 @@ class _Seen:
     samples: dict[tuple[int, ...], int] = field(default_factory=dict)
 
 
-def quantise(onnx: bytes, probes: Sequence[Probe], limit: float | None = None, tell: Tell = lambda words: None) -> bytes:
+def quantise(onnx: bytes, probes: Sequence[Probe], budget: Budget | None = None, tell: Tell = lambda words: None) -> bytes:
     """Find the int8 layers of a network.
 
     Parameters
@@ -60,9 +60,8 @@ def quantise(onnx: bytes, probes: Sequence[Probe], limit: float | None = None, t
         weights: for counts of other types, in tiles.
     probes : sequence of Probe
         Images as they will come; 256 x 256 or 16 x 64 x 64 pixels each are enough. Not those that it is certified on.
-    limit : float, optional
-        Rms error of the result, of its range, that all layers together may cause; as many convolutions as that takes stay in
-        floating-point numbers. Default: what costs 0.012 dB on these images.
+    budget : Budget, optional
+        What all layers together may cost on these images; as many convolutions as that takes stay in floating-point numbers.
     tell : callable (words)
         Told what is being done.
 
@@ -93,7 +92,7 @@ def quantise(onnx: bytes, probes: Sequence[Probe], limit: float | None = None, t
         name: FeatureRange(_largest(np.concatenate(seen[node.get_friendly_name()].values, 1), True), True)
         for name, node in scaled_by_attention(model).items()
     }
-    kept = affordable(model, Int8Layers(ranges, weights, scaled), probes[:_TRIED], limit, tell)
+    kept = affordable(model, Int8Layers(ranges, weights, scaled), probes[:_TRIED], budget or Budget(), tell)
     if not kept.weights:
         raise EngineError(
             f"whole numbers cost this network too much in every one of its {len(weights)} convolutions; use --precision bf16"

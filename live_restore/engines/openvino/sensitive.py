@@ -6,7 +6,7 @@ of them make most of the error. It does not know how layers are found, nor how f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,39 @@ from live_restore.engines.openvino.int8_layers import Int8Layers
 
 Tell = Callable[[str], None]
 
-# What all int8 layers together may cost, about six tenths of what a certificate allows on other images: PSNR where the truth
-# is known, the error in any case. Where nobody knows the truth, the error that costs as much at 30 dB.
-_LOSS_DB, _ERROR = 0.012, 6e-3
-_WITHOUT_TRUTH = 1.7e-3
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What all int8 layers together may cost on the images that they are found on.
+
+    The defaults are about six tenths of what a certificate allows on other images.
+
+    Attributes
+    ----------
+    loss_db : float
+        Of PSNR, where the truth is known.
+    error : float
+        Rms, of the range of the float32 result, where the truth is known.
+    error_without_truth : float
+        The same where nobody knows it: what costs as much at 30 dB.
+    """
+
+    loss_db: float = 0.012
+    error: float = 6e-3
+    error_without_truth: float = 1.7e-3
+
+    def allows(self, error: float, loss_db: float | None) -> bool:
+        """Say whether it is enough."""
+        return error <= self.error_without_truth if loss_db is None else loss_db <= self.loss_db and error <= self.error
+
+
+def only_error(error: float) -> Budget:
+    """Give a budget of an rms error alone."""
+    return Budget(float("inf"), error, error)
 
 
 def affordable(
-    model: Any, layers: Int8Layers, probes: Sequence[Probe], limit: float | None = None, tell: Tell = lambda words: None
+    model: Any, layers: Int8Layers, probes: Sequence[Probe], budget: Budget, tell: Tell = lambda words: None
 ) -> Int8Layers:
     """Leave out of the layers what costs too much.
 
@@ -40,9 +65,7 @@ def affordable(
     layers : Int8Layers
         For all its convolutions.
     probes : sequence of Probe
-    limit : float, optional
-        Rms error, of the range of the float32 result. Default: 0.012 dB and 6e-3 on these images, or 1.7e-3 where nobody knows
-        the truth.
+    budget : Budget
     tell : callable (words)
         Told what is being tried.
 
@@ -58,7 +81,7 @@ def affordable(
 
     tell("all of it together")
     for tried in (layers, replace(layers, scaled={})):
-        if _is_affordable(*cost(tried), limit):
+        if budget.allows(*cost(tried)):
             return tried
     alone: dict[str, float] = {}
     for name, layer in layers.weights.items():
@@ -69,15 +92,9 @@ def affordable(
         kept.popitem()  # the worst
         tell(f"the best {len(kept)} of {len(layers.weights)} convolutions together")
         in_order = {name: layer for name, layer in layers.weights.items() if name in kept}
-        if kept and _is_affordable(*cost(replace(tried, weights=in_order)), limit):
+        if kept and budget.allows(*cost(replace(tried, weights=in_order))):
             return replace(tried, weights=in_order)
     return replace(tried, weights={})
-
-
-def _is_affordable(error: float, loss_db: float | None, limit: float | None) -> bool:
-    if limit is not None:
-        return error <= limit
-    return error <= _WITHOUT_TRUTH if loss_db is None else loss_db <= _LOSS_DB and error <= _ERROR
 
 
 def _with(model: Any, layers: Int8Layers) -> Any:
