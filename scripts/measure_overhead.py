@@ -24,8 +24,8 @@ import numpy as np
 from live_restore.bench.timing import no_garbage_collection
 from live_restore.engines.certificates.certificate import ANYTHING
 from live_restore.engines.network_engines import NetworkEngines
-from live_restore.engines.openvino.engine import ov, the_core
-from live_restore.engines.openvino.narrow import deal_out_pixels, fold_columns
+from live_restore.engines.openvino.engine import ov, rewrite_for_sizes, the_core
+from live_restore.engines.openvino.narrow import deal_out_pixels
 from live_restore.engines.openvino.upsampling import fold_upsampling
 from live_restore.intensity import IntensityRange, measure_percentiles
 from live_restore.models.facts import Architecture, FrozenRange, Normalisation
@@ -66,7 +66,7 @@ def bare(onnx: bytes, batch: np.ndarray, precision: str) -> Any:
     fold_upsampling(ov, model)
     deal_out_pixels(ov, model)
     model.reshape(ov.PartialShape(batch.shape))
-    fold_columns(ov, model)
+    rewrite_for_sizes(model)
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     request = the_core().compile_model(model, "CPU", options).create_infer_request()
     request.set_input_tensor(ov.Tensor(batch, shared_memory=True))

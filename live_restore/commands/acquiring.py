@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from live_restore.arguments import byte_size, package_path, split_model
-from live_restore.commands.live_options import ANSWER_S, ENDPOINT, Address, Config, Keys, asked_of, configuration
+from live_restore.commands.live_options import ANSWER_S, ENDPOINT, Address, Config, Keys, asked_of
+from live_restore.commands.rig import rig_of, rig_or_demo
 from live_restore.terminal.live import Frames, print_account, print_backfilled, print_finding, print_tally
 from live_restore.terminal.offline import Bars
 
@@ -59,7 +60,7 @@ def acquire(
     from live_restore.acquire.acquisition import read_acquisition
     from live_restore.acquire.hook import RestoreHook
 
-    rig = configuration(config) or _demo_configuration()
+    rig = rig_or_demo(config)
     asked = read_acquisition(plan, rig)
     folder = keys or rig.serve.keys
     if not restore:
@@ -113,7 +114,7 @@ def backfill(
     from live_restore.configured import camera_noise
     from live_restore.records.account import account
 
-    rig = configuration(config)
+    rig = rig_of(config)
     named = _by_channel(model or ())
     try:
         with Bars(err) as bars:
@@ -145,12 +146,6 @@ def recover(dataset: Annotated[Path, typer.Argument(help="Folder of the NDTiff d
     if found.backup:
         out.print(f"the old index is kept: {escape(str(found.backup))}")
     out.print(f"{found.frames} frames of {found.files} file(s) can be read")
-
-
-def _demo_configuration() -> "HardwareConfig":
-    from live_restore.acquire.simulate.microscope import demo_config
-
-    return demo_config()
 
 
 def _print_warnings(address: str, keys: Path | None, run: str) -> None:

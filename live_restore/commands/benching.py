@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from live_restore.arguments import byte_size, package_path, split_model
 from live_restore.commands.default_command import DefaultCommandGroup
+from live_restore.commands.rig import rig_of
 from live_restore.terminal.offline import Bars
 
 out = Console(highlight=False)
@@ -171,13 +172,12 @@ def _look_ahead(
     from live_restore.bench.demand import demand_of_numbers, demand_of_plan
     from live_restore.bench.experiment import look_ahead
     from live_restore.bench.work import parse_size
-    from live_restore.config import HardwareConfig
     from live_restore.terminal.benching import print_outlook, write_outlook
 
     sides = parse_size(frame) if frame else ()
     if len(sides) != 2:
         raise ValueError("say how large the camera's frames are, which no plan says: --frame 2048x2048")
-    hardware = HardwareConfig.from_file(config) if config else None
+    hardware = rig_of(config)
     if plan is not None:
         demand = demand_of_plan(plan, sides, hardware)
     elif words["interval_s"] is None:

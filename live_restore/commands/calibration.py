@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from live_restore.arguments import check_figure
+from live_restore.commands.rig import camera_from, rig_or_demo
 
 if TYPE_CHECKING:
-    from live_restore.config import HardwareConfig
     from live_restore.pairs.check import Check
 
 out = Console(highlight=False)
@@ -62,11 +62,10 @@ def calibrate(
     from live_restore.acquire.calibrate import estimate
     from live_restore.acquire.calibration import read_calibration
     from live_restore.acquire.rig import open_core
-    from live_restore.config import HardwareConfig
     from live_restore.configured import camera_noise
     from live_restore.terminal.calibration import PairBar, print_calibrated
 
-    rig = _demo_rig() if config is None else HardwareConfig.from_file(config)
+    rig = rig_or_demo(config)
     asked = read_calibration(plan, rig)
     core = open_core(rig)
     for line in estimate(asked, rig, core).in_words():
@@ -136,12 +135,6 @@ def noise(
         err.print("nothing was written; add --write")
 
 
-def _demo_rig() -> "HardwareConfig":
-    from live_restore.acquire.simulate.microscope import demo_config
-
-    return demo_config()
-
-
 def _somebody_is_there() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
@@ -206,14 +199,12 @@ def show_folder(
 
 
 def _checked(folder: Path, position: str | None, limits: Path | None, config: Path | None) -> "Check":
-    from live_restore.config import HardwareConfig
-    from live_restore.configured import camera_noise
     from live_restore.pairs.check import check_pairs
     from live_restore.pairs.quality import read_limits
     from live_restore.records.pairs import read_pairs
     from live_restore.terminal.pairs import CheckBar
 
-    noise = None if config is None else camera_noise(HardwareConfig.from_file(config).camera)
+    noise = camera_from(config)
     chosen = None if limits is None else read_limits(limits)
     found = read_pairs(folder, position)
     with CheckBar(err, folder.name) as bar:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from live_restore.arguments import package_path
+from live_restore.commands.rig import camera_from
 from live_restore.commands.training_options import (
     CameraFrom,
     Fresh,
@@ -20,7 +21,6 @@ from live_restore.commands.training_options import (
     Overwrite,
     Position,
     Seed,
-    camera_from,
     pair_words,
     said,
 )

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from live_restore.arguments import package_path
+from live_restore.commands.live_options import Config, client_keys
+from live_restore.commands.rig import rig_of
 from live_restore.errors import ModelError
 from live_restore.terminal.offline import Bars
 from live_restore.terminal.promotion import print_evaluation, print_promotions, print_verdict
@@ -23,12 +25,10 @@ if TYPE_CHECKING:
     from live_restore.records.pairs import Pair
     from live_restore.records.promotions import Promotions
     from live_restore.serving.models import ModelChoice
-    from live_restore.wire.security import ClientKeys
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-RigFile = Annotated[Path | None, typer.Option("--config", help="Hardware configuration, e.g. hardware_configs/demo.toml.")]
 KeyFolder = Annotated[Path | None, typer.Option("--keys", help="Folder of keys, for a restore process on another machine.")]
 
 
@@ -85,7 +85,6 @@ def limits(
 
     Example: [bold]live-restore limits my_care --images pairs/run_1 --config my_microscope.toml[/]
     """
-    from live_restore.config import HardwareConfig
     from live_restore.configured import camera_noise
     from live_restore.limits.report import write_report
     from live_restore.limits.strip import around_the_limit
@@ -93,7 +92,7 @@ def limits(
     from live_restore.limits.sweep import grid_of
 
     path = package_path(package)
-    rig = None if config is None else HardwareConfig.from_file(config)
+    rig = rig_of(config)
     choices = Choices(
         images=tuple(images or ()),
         noise=camera_noise(rig.camera if rig else None),
@@ -129,7 +128,7 @@ def evaluate(
         bool,
         typer.Option("--all", help="All accepted pairs, also those that were not held out. Not for models trained on them."),
     ] = False,
-    config: RigFile = None,
+    config: Config = None,
     engine: Annotated[str, typer.Option(help="A name from live-restore engines, or auto.")] = "auto",
     precision: Annotated[Literal["f32", "bf16", "auto"], typer.Option(help="Arithmetic of the network.")] = "auto",
 ) -> None:
@@ -146,7 +145,7 @@ def evaluate(
     from live_restore.models.package import open_package
     from live_restore.records.pairs import read_pairs
 
-    opened, rig = open_package(package_path(package)), _rig(config)
+    opened, rig = open_package(package_path(package)), rig_of(config)
     learnt = opened.facts.channel
     channels = {pair.channel for folder in pairs for pair in read_pairs(folder).accepted}
     if channel is None and learnt in channels and len(channels) > 1:
@@ -175,7 +174,7 @@ def evaluate(
 def promote(
     package: Annotated[str, typer.Argument(help="The new model.", metavar="PACKAGE")],
     channel: Annotated[str, typer.Option(help="The channel that it is to serve.")],
-    config: RigFile = None,
+    config: Config = None,
     pairs: Annotated[
         list[Path] | None, typer.Option("--pairs", help="A further folder of pairs to judge by, besides those kept. Repeat it.")
     ] = None,
@@ -203,7 +202,7 @@ def promote(
     from live_restore.records.promotions import Promotions
     from live_restore.serving.models import ModelChoice
 
-    rig, learn = _rig(config), _learn(config)
+    rig, learn = rig_of(config), _learn(config)
     _check_channel(rig, channel)
     calibrations, notes = kept_calibrations(learn.pairs, pairs or (), channel)
     for note in notes:
@@ -221,7 +220,13 @@ def promote(
         err.print(f"[yellow]note:[/] {escape(note)}")
     print_verdict(out, err, verdict)
     done, swapped = put_to_work(
-        journal, new, verdict, force=force, why=why, address=address or (rig.serve.address if rig else None), keys=_keys(keys)
+        journal,
+        new,
+        verdict,
+        force=force,
+        why=why,
+        address=address or (rig.serve.address if rig else None),
+        keys=client_keys(keys),
     )
     if done.what == "refused":
         err.print(f"[bold red]not promoted:[/] {escape(done.model)} (noted in {escape(str(journal.folder))}; see --force)")
@@ -232,7 +237,7 @@ def promote(
 
 def rollback(
     channel: Annotated[str, typer.Option(help="The channel whose last promotion is taken back.")],
-    config: RigFile = None,
+    config: Config = None,
     address: Annotated[
         str | None, typer.Option(help="Where a restore process may run. [dim]default: what the configuration says[/]")
     ] = None,
@@ -245,7 +250,7 @@ def rollback(
     from live_restore.records.promotions import Promotions
     from live_restore.serving.models import ModelChoice
 
-    rig, learn = _rig(config), _learn(config)
+    rig, learn = rig_of(config), _learn(config)
     _check_channel(rig, channel)
     named = rig.channels[channel].model if rig else "none"
     done, swapped = take_back(
@@ -254,7 +259,7 @@ def rollback(
         None if named == "none" else package_path(named),
         why=why,
         address=address or (rig.serve.address if rig else None),
-        keys=_keys(keys),
+        keys=client_keys(keys),
     )
     again = (
         f"[bold]{escape(done.model)}[/] serves {escape(channel)} again"
@@ -266,7 +271,7 @@ def rollback(
 
 def promotions(
     channel: Annotated[str | None, typer.Option(help="Only this channel.")] = None,
-    config: RigFile = None,
+    config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the journals as JSON, scores included.")] = False,
 ) -> None:
     """Show which models were promoted, refused and taken back, when, by whom and why; what serves now stands out."""
@@ -303,17 +308,11 @@ def _chosen(folders: Sequence[Path], channel: str | None, every: bool) -> "list[
     return chosen
 
 
-def _rig(config: Path | None) -> "HardwareConfig | None":
-    from live_restore.config import HardwareConfig
-
-    return None if config is None else HardwareConfig.from_file(config)
-
-
 def _learn(config: Path | None) -> "Learn":
     """Where models and pairs are kept: as the configuration says, else in folders of those names here."""
     from live_restore.config import Learn
 
-    rig = _rig(config)
+    rig = rig_of(config)
     return rig.learn if rig else Learn()
 
 
@@ -327,9 +326,3 @@ def _serving(journal: "Promotions") -> "ModelChoice | None":
 
     serving = journal.serving
     return None if serving is None else ModelChoice(journal.channel, journal.path(serving))
-
-
-def _keys(folder: Path | None) -> "ClientKeys | None":
-    from live_restore.wire.security import ClientKeys
-
-    return None if folder is None else ClientKeys.read(folder)

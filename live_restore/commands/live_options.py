@@ -1,6 +1,6 @@
 """Options that commands of the live path share, and what they do with them.
 
-Receives what the user typed; hands on a configuration, keys, and what the restore process answers. Everything is imported
+Receives what the user typed; hands on keys, and what the restore process answers. Everything is imported
 when it is needed. How errors become sentences is in `live_restore.cli`.
 """
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from live_restore.config import HardwareConfig
     from live_restore.wire.messages import Answer, Command
     from live_restore.wire.security import ClientKeys
 
@@ -38,13 +37,6 @@ Engine = Annotated[
     str | None,
     typer.Option(help="A name from live-restore engines, or auto. [dim]default: what the configuration says, else auto[/]"),
 ]
-
-
-def configuration(path: Path | None) -> "HardwareConfig | None":
-    """Read the hardware configuration, if one was named."""
-    from live_restore.config import HardwareConfig
-
-    return None if path is None else HardwareConfig.from_file(path)
 
 
 def client_keys(folder: Path | None) -> "ClientKeys | None":

@@ -27,9 +27,9 @@ from live_restore.commands.live_options import (
     WithParent,
     asked_of,
     client_keys,
-    configuration,
     interrupt,
 )
+from live_restore.commands.rig import rig_of
 from live_restore.launch import end_with_parent
 from live_restore.terminal.live import status_page
 
@@ -101,7 +101,7 @@ def serve(
     from live_restore.server import ServeOptions
     from live_restore.server import serve as run
 
-    rig = configuration(config)
+    rig = rig_of(config)
     choices = model_choices(rig, model or (), engine, precision, normalisation, tolerate)
     if not choices:
         err.print("[yellow]no model is given: raw volumes are shown, nothing is restored[/] (see --model, --config)")

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from live_restore.arguments import package_path
+from live_restore.commands.rig import camera_from, rig_of
 from live_restore.commands.training_options import (
     CameraFrom,
     Fresh,
@@ -21,9 +22,7 @@ from live_restore.commands.training_options import (
     Overwrite,
     Position,
     Seed,
-    camera_from,
     pair_words,
-    rig_of,
     said,
 )
 

@@ -1,17 +1,12 @@
 """Options that train and distill share, and what becomes of them.
 
-Receives what the user typed; hands on words for the training options and the camera. Everything is imported when it is needed.
-How errors become sentences is in `live_restore.cli`.
+Receives what the user typed; hands on words for the training options. How errors become sentences is in `live_restore.cli`.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from live_restore.config import HardwareConfig
-    from live_restore.restore.noise import CameraNoise
 
 HeldOut = Annotated[
     list[str] | None,
@@ -41,18 +36,3 @@ def pair_words(channel: str | None, position: str | None, held_out: list[str] | 
 def said(**words: Any) -> dict[str, Any]:
     """Keep what was said."""
     return {name: value for name, value in words.items() if value is not None}
-
-
-def rig_of(config: Path | None) -> "HardwareConfig | None":
-    """Read the hardware configuration, if one was named."""
-    from live_restore.config import HardwareConfig
-
-    return HardwareConfig.from_file(config) if config else None
-
-
-def camera_from(config: Path | None) -> "CameraNoise | None":
-    """Give the noise of the camera of a hardware configuration, if one was named."""
-    from live_restore.configured import camera_noise
-
-    rig = rig_of(config)
-    return camera_noise(rig.camera) if rig else None

@@ -65,6 +65,19 @@ def the_core() -> Any:
     return ov.Core()
 
 
+def rewrite_for_sizes(model: Any) -> None:
+    """Rewrite a graph whose sizes are fixed, as every graph is before it is compiled: the same numbers, sooner.
+
+    Parameters
+    ----------
+    model : openvino.Model
+        Changed in place.
+    """
+    planes_along_y(ov, model)
+    fold_columns(ov, model)
+    compute_patches(ov, model)
+
+
 class OpenVinoEngine:
     """See `live_restore.engines.engine.Engine`.
 
@@ -162,9 +175,7 @@ class OpenVinoEngine:
             model.reshape({port: ov.PartialShape(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
         except RuntimeError as refused:
             raise misfit("openvino", shapes, refused) from refused
-        planes_along_y(ov, model)
-        fold_columns(ov, model)
-        compute_patches(ov, model)
+        rewrite_for_sizes(model)
         try:
             return _Compiled(self._core.compile_model(model, _DEVICE, self._options))
         except (RuntimeError, MemoryError) as failed:

@@ -1,8 +1,8 @@
 """Which convolutions lose most by whole numbers: each is tried alone, and the worst stay in floating-point numbers.
 
-Receives a graph, its int8 layers and images; hands on the layers that these images can bear. In a U-Net
-usually none is: its skip carries the image. In an RCAN the convolution that closes a group carries everything, and the few
-of them make most of the error. It does not know how layers are found, nor how fast they are.
+Receives a graph, its int8 layers and images; hands on the layers that these images can bear. In a U-Net these are usually
+all: its skip carries the image. In an RCAN the convolution that closes a group carries everything, and the few of them make
+most of the error. It does not know how layers are found, nor how fast they are.
 """
 
 from collections.abc import Callable, Sequence
